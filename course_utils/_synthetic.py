@@ -1,0 +1,228 @@
+"""Generate small data sets whose law is known. Public through `course_utils.datasets`.
+
+Every generator draws from its own NumPy generator, so it neither reads nor disturbs any global random state. It returns
+``(inputs, targets)``: inputs (n, d) float32; targets (n,) int64 for classes, (n, 1) float32 for regression.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from course_utils._validation import check_in_range, check_int, check_non_negative, check_positive
+
+__all__ = [
+    "make_checkerboard",
+    "make_circles",
+    "make_polynomial",
+    "make_projectile",
+    "make_spirals",
+    "make_two_moons",
+    "make_xor",
+]
+
+TensorPair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+
+
+def make_xor(n_samples: int | None = None, *, noise_std: float = 0.0, seed: int = 0) -> TensorPair:
+    """Draw the exclusive or: the class is 1 where exactly one of two bits is 1.
+
+    Args:
+        n_samples: points, dealt to the four corners in turn; ``None`` gives each corner once, as a truth table.
+        noise_std: standard deviation of the Gaussian noise around the corners.
+        seed: of the noise.
+
+    Returns:
+        inputs (n, 2) float32 around the corners of the unit square; classes (n,) int64.
+    """
+    n_samples = 4 if n_samples is None else check_int(n_samples, "n_samples", minimum=1)
+    truth_table = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    corners = truth_table[np.arange(n_samples) % 4]
+    classes = (corners[:, 0] != corners[:, 1]).astype(np.int64)
+    return _classification(_noisy(corners, noise_std, _generator(seed)), classes)
+
+
+def make_polynomial(
+    n_samples: int, *, noise_std: float = 1.0, x_range: tuple[float, float] = (-2.0, 2.0), seed: int = 0
+) -> TensorPair:
+    """Draw y = x² + 3x + 3 + ε, the example of under- and overfitting.
+
+    Args:
+        n_samples: number of points.
+        noise_std: standard deviation of ε.
+        x_range: x is uniform between these.
+        seed: of x and ε.
+
+    Returns:
+        inputs (n, 1) float32; targets (n, 1) float32.
+
+    Source: deck 002, "Fitting Polynomial from Noisy Data". Differs: there ε is bounded, here it is Gaussian.
+    """
+    n_samples = check_int(n_samples, "n_samples", minimum=1)
+    rng = _generator(seed)
+    x = rng.uniform(*_check_range(x_range, "x_range"), size=(n_samples, 1))
+    return _regression(x, _noisy(x**2 + 3 * x + 3, noise_std, rng))
+
+
+def make_projectile(
+    n_samples: int,
+    *,
+    noise_std: float = 0.0,
+    speed_range: tuple[float, float] = (1.0, 20.0),
+    height_range: tuple[float, float] = (0.5, 20.0),
+    seed: int = 0,
+) -> TensorPair:
+    """Draw d = 0.45 v √h: how far a stone flies that leaves a tower horizontally.
+
+    The fall takes t = √(2h/g) and d = v·t; 0.45 is √(2/g) with g = 9.81 m/s², rounded as in the lecture. Air
+    resistance is left out.
+
+    Args:
+        n_samples: number of throws.
+        noise_std: standard deviation of the error in measuring d, in m.
+        speed_range: v is uniform between these, in m/s.
+        height_range: h is uniform between these, in m; not negative.
+        seed: of v, h and the error.
+
+    Returns:
+        inputs (n, 2) float32, the columns v in m/s and h in m; targets (n, 1) float32, d in m.
+
+    Source: deck 002, "Synthetic Data Generation".
+    """
+    n_samples = check_int(n_samples, "n_samples", minimum=1)
+    lowest, highest = _check_range(height_range, "height_range")
+    check_non_negative(lowest, "height_range[0]")
+    rng = _generator(seed)
+    speed = rng.uniform(*_check_range(speed_range, "speed_range"), size=(n_samples, 1))
+    height = rng.uniform(lowest, highest, size=(n_samples, 1))
+    return _regression(np.hstack([speed, height]), _noisy(0.45 * speed * np.sqrt(height), noise_std, rng))
+
+
+def make_two_moons(n_samples: int, *, noise_std: float = 0.1, seed: int = 0) -> TensorPair:
+    """Draw two interlocking half circles of radius 1, one class each.
+
+    Args:
+        n_samples: number of points; class 1 gets the odd one.
+        noise_std: standard deviation of the Gaussian noise added to both coordinates.
+        seed: of the noise and the order.
+
+    Returns:
+        inputs (n, 2) float32; classes (n,) int64.
+
+    Source: the curves of scikit-learn's ``make_moons``. Differs: NumPy's generator instead of the legacy state.
+    """
+    classes = _sorted_classes(n_samples, 2)
+    upper, lower = (np.linspace(0.0, math.pi, np.sum(classes == label)) for label in (0, 1))
+    points = np.vstack([
+        np.column_stack([np.cos(upper), np.sin(upper)]),
+        np.column_stack([1.0 - np.cos(lower), 0.5 - np.sin(lower)]),
+    ])  # fmt: skip
+    return _shuffled(points, classes, noise_std, _generator(seed))
+
+
+def make_circles(n_samples: int, *, factor: float = 0.5, noise_std: float = 0.05, seed: int = 0) -> TensorPair:
+    """Draw two concentric circles: class 0 of radius 1 around class 1 of radius ``factor``.
+
+    Args:
+        n_samples: number of points; class 1 gets the odd one.
+        factor: radius of the inner circle, in (0, 1).
+        noise_std: standard deviation of the Gaussian noise added to both coordinates.
+        seed: of the noise and the order.
+
+    Returns:
+        inputs (n, 2) float32; classes (n,) int64.
+
+    Source: the curves of scikit-learn's ``make_circles``.
+    """
+    factor = check_in_range(factor, "factor", 0.0, 1.0, closed="()")
+    classes = _sorted_classes(n_samples, 2)
+    counts = np.bincount(classes, minlength=2)
+    angle = np.concatenate([np.linspace(0.0, 2 * math.pi, count, endpoint=False) for count in counts])
+    radius = np.where(classes == 0, 1.0, factor)
+    return _shuffled(_polar(radius, angle), classes, noise_std, _generator(seed))
+
+
+def make_spirals(
+    n_samples: int, *, n_arms: int = 2, n_turns: float = 1.0, noise_std: float = 0.02, seed: int = 0
+) -> TensorPair:
+    """Draw spiral arms that wind from the centre to radius 1, one class each.
+
+    Args:
+        n_samples: number of points, dealt to the arms as evenly as possible.
+        n_arms: number of classes, at least 2.
+        n_turns: full turns of an arm.
+        noise_std: standard deviation of the Gaussian noise added to both coordinates.
+        seed: of the positions along the arms, the noise and the order.
+
+    Returns:
+        inputs (n, 2) float32; classes (n,) int64.
+    """
+    n_arms = check_int(n_arms, "n_arms", minimum=2)
+    n_turns = check_positive(n_turns, "n_turns")
+    classes = _sorted_classes(n_samples, n_arms)
+    rng = _generator(seed)
+    radius = rng.uniform(0.0, 1.0, size=len(classes))
+    angle = 2 * math.pi * (n_turns * radius + classes / n_arms)
+    return _shuffled(_polar(radius, angle), classes, noise_std, rng)
+
+
+def make_checkerboard(n_samples: int, *, n_cells: int = 4, seed: int = 0) -> TensorPair:
+    """Draw points of the unit square, coloured like a board of ``n_cells`` × ``n_cells``.
+
+    Args:
+        n_samples: number of points.
+        n_cells: cells a side, at least 2.
+        seed: of the positions.
+
+    Returns:
+        inputs (n, 2) float32, uniform in [0, 1)²; classes (n,) int64, 0 in the cell at the origin.
+    """
+    n_samples = check_int(n_samples, "n_samples", minimum=1)
+    n_cells = check_int(n_cells, "n_cells", minimum=2)
+    # In float32 before the cells are counted, so that rounding can't move a point across a border.
+    points = _generator(seed).random((n_samples, 2), dtype=np.float32)
+    return _classification(points, np.floor(points * n_cells).sum(axis=1).astype(np.int64) % 2)
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(check_int(seed, "seed", minimum=0))
+
+
+def _check_range(value: tuple[float, float], name: str) -> tuple[float, float]:
+    low, high = value
+    low = check_in_range(low, f"{name}[0]", -math.inf, math.inf, closed="()")
+    return low, check_in_range(high, f"{name}[1]", low, math.inf, closed="()")
+
+
+def _sorted_classes(n_samples: int, n_classes: int) -> NDArray[np.int64]:
+    """Return n class labels in ascending order, as many of each as possible, the later classes one more."""
+    n_samples = check_int(n_samples, "n_samples", minimum=n_classes)
+    return np.sort((n_classes - 1) - np.arange(n_samples) % n_classes)
+
+
+def _polar(radius: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
+
+
+def _noisy(values: NDArray[np.float64], noise_std: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    return values + check_non_negative(noise_std, "noise_std") * rng.standard_normal(values.shape)
+
+
+def _shuffled(
+    points: NDArray[np.float64], classes: NDArray[np.int64], noise_std: float, rng: np.random.Generator
+) -> TensorPair:
+    """Add noise and mix the classes, so that the first rows are a fair sample of all."""
+    order = rng.permutation(len(classes))
+    return _classification(_noisy(points, noise_std, rng)[order], classes[order])
+
+
+def _classification(points: NDArray[Any], classes: NDArray[np.int64]) -> TensorPair:
+    return torch.from_numpy(points.astype(np.float32)), torch.from_numpy(classes)
+
+
+def _regression(inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> TensorPair:
+    return torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(targets.astype(np.float32))

@@ -1,0 +1,107 @@
+"""Figures: the theme, labels that do not collide, alternative text."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+
+from course_utils import plotting
+
+
+@pytest.fixture
+def ax() -> Iterator[Axes]:
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+def relative_luminance(color: str) -> float:
+    """WCAG 2.1's relative luminance of a hex colour."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_train_and_validation_differ_in_colour_and_in_dash() -> None:
+    assert plotting.TRAIN["color"] != plotting.VAL["color"]
+    assert plotting.TRAIN["linestyle"] != plotting.VAL["linestyle"]
+    # Graphics need 3:1 against the page (WCAG 1.4.11).
+    for line in (plotting.TRAIN, plotting.VAL):
+        assert 1.05 / (relative_luminance(line["color"]) + 0.05) >= 3
+
+
+def test_variants_differ_in_colour_and_marker() -> None:
+    styles = [plotting.style(index) for index in range(8)]
+    assert len({s["color"] for s in styles}) == len({s["marker"] for s in styles}) == 8
+    with pytest.raises(ValueError, match="index must be at most 7, got 8"):
+        plotting.style(8)
+
+
+def test_theme_changes_only_matplotlib_settings(ax: Axes) -> None:
+    with mpl.rc_context():
+        plotting.use_theme()
+        assert mpl.rcParams["axes.spines.top"] is False
+        assert mpl.rcParams["figure.facecolor"] == "white"
+
+
+@given(heights=st.lists(st.floats(0, 1), max_size=8))
+def test_spread_keeps_order_and_distance(heights: list[float]) -> None:
+    spread = plotting._spread(sorted(heights), 0.06)
+    assert all(b - a >= 0.06 - 1e-3 for a, b in pairwise(spread))
+
+
+def test_line_ends_are_labelled_in_the_lines_colour(ax: Axes) -> None:
+    ax.plot([0, 1], [0, 1.0], color="#0072B2", label="one")
+    ax.plot([0, 1, 2], [0, 1.0, np.nan], color="#D55E00", label="two")
+    ax.plot([0, 1], [0, 0.5], label="_hidden")
+    plotting.label_line_ends(ax)
+    assert [(text.get_text(), text.get_color()) for text in ax.texts] == [("one", "#0072B2"), ("two", "#D55E00")]
+    gap = abs(ax.texts[0].xyann[1] - ax.texts[1].xyann[1])  # type: ignore[attr-defined]
+    assert gap >= 0.06 - 1e-9
+
+
+def test_seeds_are_drawn_as_mean_and_range(ax: Axes) -> None:
+    plotting.plot_seeds(ax, [1, 2, 3], [[1.0, 2.0, np.nan], [3.0, np.nan, np.nan]], label="runs")
+    assert np.asarray(ax.get_lines()[0].get_ydata()).tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match=r"runs must have shape \(seeds, 2\), got \(1, 3\)"):
+        plotting.plot_seeds(ax, [1, 2], [[1.0, 2.0, 3.0]])
+
+
+def test_depth_profile_has_log_axis_and_labels(ax: Axes) -> None:
+    plotting.plot_depth_profile(ax, {"sigmoid": [1e-6, 1e-3, 1.0], "ReLU": [[1, 1, 1], [2, 2, 2]]}, ylabel="norm")
+    assert ax.get_yscale() == "log"
+    assert {text.get_text() for text in ax.texts} == {"sigmoid", "ReLU"}
+
+
+def test_show_sends_png_with_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    display = pytest.importorskip("IPython.display")
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(display, "display", lambda data, raw, metadata: sent.append(data | {"metadata": metadata}))
+    figure, _ = plt.subplots()
+    plotting.show(figure, "An empty pair of axes,\n    drawn to test the alternative text.")
+    assert sent[0]["image/png"].startswith(b"\x89PNG")
+    assert sent[0]["metadata"]["image/png"]["alt"] == "An empty pair of axes, drawn to test the alternative text."
+    assert sent[0]["text/plain"].endswith("alternative text.")
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_show_refuses_a_text_that_says_nothing() -> None:
+    figure, _ = plt.subplots()
+    with pytest.raises(ValueError, match="alt must describe the figure in a sentence, got 'plot'"):
+        plotting.show(figure, "plot")
+    plt.close(figure)
+
+
+def test_sequence_colours_run_from_dark_to_light() -> None:
+    brightness = [sum(color[:3]) for color in plotting.sequence_colors(6)]
+    assert brightness == sorted(brightness)
