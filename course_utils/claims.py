@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from course_utils._notebook import notebook_display
 from course_utils._validation import check_one_of
 
 __all__ = ["MIME_TYPE", "Claim", "ClaimError", "claim"]
@@ -129,7 +130,8 @@ def claim(
     if not values:
         raise ValueError("measured must hold at least one number, got an empty sequence")
     made = Claim(statement, values, op, float(bound), source, unit)
-    _display(made)
+    display = notebook_display() or print
+    display(made)
     if not made.holds:
         raise ClaimError(str(made))
 
@@ -140,16 +142,3 @@ def _format(value: float) -> str:
     if 1e-3 <= abs(value) < 1e5:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.1e}"
-
-
-def _display(made: Claim) -> None:
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        print(made)
-        return
-    if get_ipython() is None:
-        print(made)
-    else:
-        display(made)

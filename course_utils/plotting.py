@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from course_utils._notebook import notebook_display
 from course_utils._validation import check_int
 
 if TYPE_CHECKING:  # matplotlib costs a third of a second; nobody who only trains should pay for it
@@ -22,11 +23,14 @@ __all__ = [
     "TRAIN",
     "VAL",
     "label_line_ends",
+    "plain_log_axis",
     "plot_depth_profile",
+    "plot_dots",
     "plot_seeds",
     "sequence_colors",
     "show",
     "show_png",
+    "small_multiples",
     "style",
     "use_theme",
 ]
@@ -137,14 +141,24 @@ def show_png(image: bytes, alt: str, *, width: int | None = None) -> None:
     alt = " ".join(alt.split())
     if len(alt) < 20:
         raise ValueError(f"alt must describe the figure in a sentence, got {alt!r}")
-    try:
-        from IPython.display import display
-    except ImportError:  # a plain Python session: the words are what can be shown
+    display = notebook_display()
+    if display is None:  # a plain Python session: the words are what can be shown
         print(alt)
         return
     metadata: dict[str, object] = {"alt": alt} if width is None else {"alt": alt, "width": width}
     data = {"image/png": image, "text/plain": f"Figure: {alt}"}
     display(data, raw=True, metadata={"image/png": metadata})
+
+
+def plain_log_axis(ax: Axes) -> None:
+    """Make the y axis logarithmic with ticks in plain numbers: 1, 2, 5, 10, … or powers of ten if they span much."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def label_line_ends(ax: Axes, *, min_gap: float = 0.06, fontsize: float = 10.0) -> None:
@@ -158,6 +172,7 @@ def label_line_ends(ax: Axes, *, min_gap: float = 0.06, fontsize: float = 10.0) 
         fontsize: in points.
     """
     ends = []
+    ax.autoscale_view()  # matplotlib postpones it, and the labels' heights depend on the limits
     for line in ax.get_lines():
         label = str(line.get_label())
         xy = np.asarray(line.get_xydata(), dtype=float)
@@ -183,18 +198,16 @@ def label_line_ends(ax: Axes, *, min_gap: float = 0.06, fontsize: float = 10.0) 
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move sorted heights apart to at least ``gap``, as little as a few sweeps manage."""
+    """Move sorted heights apart to at least ``gap``, as little as a few sweeps manage, and keep them in [0, 1]."""
     positions = list(heights)
     for _ in range(100):
-        moved = False
         for low in range(len(positions) - 1):
             overlap = gap - (positions[low + 1] - positions[low])
-            if overlap > 1e-9:
+            if overlap > 0:
                 positions[low] -= overlap / 2
                 positions[low + 1] += overlap / 2
-                moved = True
-        if not moved:
-            break
+    for index in reversed(range(len(positions))):  # down from the top, where the upper ones may have left the axes
+        positions[index] = min([positions[index], 1.0, *(p - gap for p in positions[index + 1 : index + 2])])
     return positions
 
 
@@ -225,6 +238,67 @@ def plot_seeds(ax: Axes, x: ArrayLike, runs: ArrayLike, *, label: str | None = N
         alpha=0.18,
         linewidth=0,
     )
+
+
+def plot_dots(ax: Axes, groups: Mapping[str, ArrayLike], *, xlabel: str, means: str = ".2f") -> None:
+    """Draw one row per variant and one dot per seed, so that the spread is seen beside the difference.
+
+    Args:
+        ax: where to draw; the first variant is on top.
+        groups: name → values of shape (seeds,); NaN marks a run that failed and is not drawn.
+        xlabel: the quantity, with its unit if it has one.
+        means: format of the mean that stands at the right of each row; empty for none.
+    """
+    for row, values in enumerate(groups.values()):
+        runs = np.asarray(values, dtype=float)
+        ax.plot(runs, np.full(len(runs), row), "o", color=COLORS["blue"], alpha=0.7)
+        if means:
+            text = format(runs.mean(), means)
+            ax.annotate(text, (1.01, row), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
+    ax.set(yticks=range(len(groups)), yticklabels=list(groups), xlabel=xlabel, ylim=(len(groups) - 0.5, -0.5))
+    ax.grid(axis="y", visible=False)
+
+
+def small_multiples(
+    panels: Mapping[str, Sequence[ArrayLike]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    columns: int = 3,
+    log: bool = False,
+    ylim: tuple[float, float] | None = None,
+    reference: float | None = None,
+) -> Figure:
+    """Draw one panel per variant and one line per seed, all on the same axes, so that shapes can be compared.
+
+    Args:
+        panels: title → one sequence of values per seed; the position is the x axis. They may differ in length.
+        xlabel: below the figure.
+        ylabel: beside it.
+        columns: panels in a row.
+        log: a logarithmic y axis.
+        ylim: limits of the y axis; values beyond are cut off.
+        reference: height of a dotted line in every panel.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(panels) // check_int(columns, "columns", minimum=1))
+    figure, axes = plt.subplots(rows, columns, figsize=(9.5, 0.6 + 2.2 * rows), sharex=True, sharey=True, squeeze=False)
+    for ax, (title, runs) in zip(axes.flat, panels.items(), strict=False):
+        for color, run in zip(sequence_colors(len(runs)), runs, strict=True):
+            ax.plot(np.asarray(run), color=color, linewidth=1.1, marker="x" if len(np.asarray(run)) < 10 else None)
+        if reference is not None:
+            ax.axhline(reference, color=COLORS["grey"], linestyle=":", linewidth=1)
+        ax.set_title(title)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    if ylim is not None:
+        axes[0, 0].set_ylim(ylim)
+    if log:
+        plain_log_axis(axes[0, 0])
+    figure.supxlabel(xlabel, fontsize=11)
+    figure.supylabel(ylabel, fontsize=11)
+    return figure
 
 
 def plot_depth_profile(ax: Axes, profiles: Mapping[str, ArrayLike], *, ylabel: str, log: bool = True) -> None:

@@ -58,6 +58,7 @@ def test_theme_changes_only_matplotlib_settings(ax: Axes) -> None:
 def test_spread_keeps_order_and_distance(heights: list[float]) -> None:
     spread = plotting._spread(sorted(heights), 0.06)
     assert all(b - a >= 0.06 - 1e-3 for a, b in pairwise(spread))
+    assert all(height <= 1 for height in spread)
 
 
 def test_line_ends_are_labelled_in_the_lines_colour(ax: Axes) -> None:
@@ -83,16 +84,51 @@ def test_depth_profile_has_log_axis_and_labels(ax: Axes) -> None:
     assert {text.get_text() for text in ax.texts} == {"sigmoid", "ReLU"}
 
 
+def test_plain_log_axis_writes_plain_numbers(ax: Axes) -> None:
+    ax.plot([0, 1], [0.3, 60])
+    plotting.plain_log_axis(ax)
+    ax.figure.canvas.draw()
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert {"0.5", "1", "2", "50"} <= set(labels)
+
+
+def test_dots_show_every_seed_and_the_mean(ax: Axes) -> None:
+    plotting.plot_dots(ax, {"a": [1.0, 3.0], "b": [2.0, float("nan")]}, xlabel="accuracy")
+    assert [len(np.asarray(line.get_xdata())) for line in ax.get_lines()] == [2, 2]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in ax.texts] == ["2.00", "nan"]
+
+
+def test_small_multiples_share_their_axes_and_hide_empty_ones() -> None:
+    figure = plotting.small_multiples(
+        {"a": [[1.0, 2.0], [3.0]], "b": [[4.0]]}, xlabel="step", ylabel="loss", log=True, ylim=(0.5, 8), reference=2.3
+    )
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", ""]
+    assert not figure.axes[2].axison
+    assert figure.axes[1].get_ylim() == (0.5, 8)
+    assert [len(ax.get_lines()) for ax in figure.axes[:2]] == [3, 2]
+    plt.close(figure)
+
+
 def test_show_sends_png_with_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    display = pytest.importorskip("IPython.display")
     sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(display, "display", lambda data, raw, metadata: sent.append(data | {"metadata": metadata}))
+
+    def display(data: dict[str, Any], *, raw: bool, metadata: dict[str, Any]) -> None:
+        sent.append(data | {"metadata": metadata})
+
+    monkeypatch.setattr(plotting, "notebook_display", lambda: display)
     figure, _ = plt.subplots()
     plotting.show(figure, "An empty pair of axes,\n    drawn to test the alternative text.")
     assert sent[0]["image/png"].startswith(b"\x89PNG")
     assert sent[0]["metadata"]["image/png"]["alt"] == "An empty pair of axes, drawn to test the alternative text."
     assert sent[0]["text/plain"].endswith("alternative text.")
     assert not plt.fignum_exists(figure.number)
+
+
+def test_outside_a_notebook_the_words_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    figure, _ = plt.subplots()
+    plotting.show(figure, "An empty pair of axes.")
+    assert capsys.readouterr().out == "An empty pair of axes.\n"
 
 
 def test_show_refuses_a_text_that_says_nothing() -> None:

@@ -1,0 +1,31 @@
+# One line a job. `make lab` opens the course, `make test` proves it. Without make: see README.md.
+PYTHON ?= python3
+PORT ?= 8888
+BROWSER ?= yes
+RUN := .venv/bin
+READY := .venv/.ready
+LAB_FLAGS := --port=$(PORT) $(if $(filter no,$(BROWSER)),--no-browser) $(if $(filter 0,$(shell id -u)),--allow-root)
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --force-enable-socket -n 2 --dist loadfile
+
+.PHONY: lab test unit notebooks bench
+
+lab: $(READY)
+	$(RUN)/jupyter lab $(LAB_FLAGS) notebooks
+
+test: $(READY) unit
+	$(RUN)/pytest $(NBVAL) notebooks
+
+unit: $(READY)
+	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy
+	$(RUN)/pytest
+
+notebooks: $(READY)
+	$(RUN)/course build
+
+bench: $(READY)
+	$(RUN)/pip install --quiet -c constraints.txt -e ".[bench]" && $(RUN)/python .ci/bench.py
+
+# The mark is made last: an interrupted set-up has none, and is done again from an empty folder.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv && $(RUN)/pip install --quiet -c constraints.txt -e ".[lab,test]"
+	touch $(READY)

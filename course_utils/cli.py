@@ -1,0 +1,211 @@
+"""The ``course`` command: build notebooks, start a lesson, collect the claims, report the environment."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from course_utils.build import BuildError, Target, build, find_root, is_stale, lesson_targets
+
+__all__ = ["collect_claims", "format_claims", "main", "new_lesson", "render_lesson"]
+
+_LESSON_NAME = re.compile(r"[0-9]{2}_[a-z0-9_]+")
+
+_COLUMNS = ("lesson", "claim", "measured", "bound", "source")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        arguments: what follows ``course`` on the command line; ``sys.argv`` when ``None``.
+
+    Returns:
+        0; 1 when a notebook failed or is stale; 2 when the command cannot be carried out; 130 after Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an old Windows console knows neither ✔ nor ≥
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except BuildError as error:
+        print(f"course: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("course: interrupted; notebooks not yet reported are as they were", file=sys.stderr)
+        return 130
+
+
+def new_lesson(root: Path, name: str) -> Path:
+    """Write the source of a new lesson and return its path.
+
+    Args:
+        root: the clone.
+        name: two digits and words, e.g. ``09_transformers``.
+
+    Raises:
+        BuildError: the name does not fit, or the lesson exists.
+    """
+    text = render_lesson(root, name)
+    path = root / "notebooks" / "source" / f"{name}.py"
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise BuildError(f"{path.relative_to(root).as_posix()} exists already; choose another name") from None
+    return path
+
+
+def render_lesson(root: Path, name: str) -> str:
+    """Return the lesson template, filled in for ``name`` and the repository of the clone at ``root``.
+
+    Raises:
+        BuildError: the name does not fit.
+    """
+    if not _LESSON_NAME.fullmatch(name):
+        raise BuildError(f"a lesson's name is two digits, then words, as in 09_my_topic; got {name!r}")
+    template = resources.files("course_utils").joinpath("templates", "lesson.py.txt").read_text(encoding="utf-8")
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    number = str(int(name[:2]))
+    return template.replace("{{number}}", number).replace("{{repository}}", project["urls"]["Repository"])
+
+
+def collect_claims(notebooks: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the claims that executed notebooks show, in order, each as its JSON record plus ``lesson``."""
+    from course_utils.claims import MIME_TYPE
+
+    records = []
+    for path in notebooks:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                if MIME_TYPE in output.get("data", {}):
+                    records.append({"lesson": path.stem, **output["data"][MIME_TYPE]})
+    return records
+
+
+def format_claims(records: Sequence[dict[str, Any]], layout: str) -> str:
+    """Return collected claims as a table.
+
+    Args:
+        records: from `collect_claims`.
+        layout: ``"md"`` (a Markdown table), ``"csv"``, or ``"json"`` (the records with all their fields).
+    """
+    if layout == "json":
+        return json.dumps(list(records), indent=1, ensure_ascii=False) + "\n"
+    rows = [_COLUMNS, *map(_claim_row, records)]
+    if layout == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+    rows.insert(1, ("---",) * len(_COLUMNS))
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+
+
+def _claim_row(record: dict[str, Any]) -> tuple[str, ...]:
+    from course_utils.claims import Claim
+
+    measured = tuple(float(value) for value in record["measured"])
+    unit = record.get("unit", "")
+    made = Claim(record["statement"], measured, record["op"], record["bound"], record["source"], unit)
+    return record["lesson"], made.statement, made.measured_text(), made.bound_text(), made.source
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="course", description="Tools for the authors of the course.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("build", help="execute the sources whose notebooks are stale")
+    command.add_argument("names", nargs="*", metavar="NAME", help="a lesson, e.g. 01_unstable_gradients (default: all)")
+    command.add_argument("--check", action="store_true", help="build nothing; name what is stale, exit 1 if any")
+    command.add_argument("--force", action="store_true", help="build the fresh ones too")
+    command.add_argument("--jobs", type=_positive, metavar="N", help="notebooks at the same time (default: all cores)")
+    command.add_argument(
+        "--timeout", type=_positive, default=300, metavar="S", help="seconds for a cell (default: 300)"
+    )
+    command.set_defaults(run=_run_build)
+
+    command = commands.add_parser("new", help="start a lesson from the template")
+    command.add_argument("name", metavar="NAME", help="two digits and words, e.g. 09_my_topic")
+    command.set_defaults(run=_run_new)
+
+    command = commands.add_parser("claims", help="collect the claims of the executed notebooks in one table")
+    command.add_argument("--format", choices=("md", "csv", "json"), default="md", help="default: md")
+    command.add_argument("--write", type=Path, metavar="FILE", help="write the table there instead of printing it")
+    command.set_defaults(run=_run_claims)
+
+    command = commands.add_parser("info", help="print the versions that a bug report should carry")
+    command.set_defaults(run=_run_info)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _run_build(options: argparse.Namespace) -> int:
+    targets = _chosen(lesson_targets(find_root()), options.names)
+    width = max((len(target.name) for target in targets), default=0)
+    if options.check:
+        stale = [target.name for target in targets if is_stale(target)]
+        print("".join(f"stale   {name}\n" for name in stale) or "all notebooks are fresh\n", end="")
+        return 1 if stale else 0
+    failed = False
+    for outcome in build(targets, force=options.force, jobs=options.jobs, timeout=options.timeout):
+        line = f"{outcome.status:<7} {outcome.target.name:<{width}} {outcome.seconds:6.1f} s"
+        if outcome.status == "failed":
+            failed = True
+            details = "".join(f"\n        {text}" for text in outcome.message.splitlines())
+            print(f"{line}{details}", file=sys.stderr, flush=True)
+        else:
+            print(f"{line} {outcome.size / 1000:7.0f} kB", flush=True)
+    return 1 if failed else 0
+
+
+def _chosen(targets: Sequence[Target], names: Sequence[str]) -> Sequence[Target]:
+    if not names:
+        return targets
+    # A path typed with the shell's completion is as good as the name.
+    wanted = {Path(name).stem for name in names}
+    if unknown := wanted - {target.name for target in targets}:
+        known = ", ".join(target.name for target in targets) or "none yet"
+        raise BuildError(f"no such lesson: {', '.join(sorted(unknown))}; there are: {known}")
+    return [target for target in targets if target.name in wanted]
+
+
+def _run_new(options: argparse.Namespace) -> int:
+    root = find_root()
+    path = new_lesson(root, options.name)
+    print(f"wrote {path.relative_to(root).as_posix()}; execute it with: course build {options.name}")
+    return 0
+
+
+def _run_claims(options: argparse.Namespace) -> int:
+    table = format_claims(collect_claims(sorted((find_root() / "notebooks").glob("*.ipynb"))), options.format)
+    if options.write:
+        options.write.write_text(table, encoding="utf-8", newline="\n")
+    else:
+        print(table, end="")
+    return 0
+
+
+def _run_info(options: argparse.Namespace) -> int:
+    from course_utils.reproducibility import environment_report
+
+    print(environment_report())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Train models: `fit`, the `History` it returns, callbacks, and `evaluate`.
+
+Import from here; the modules inside build on each other from left to right: ``history, batches, checkpoints`` ←
+``nonfinite, callbacks, measuring`` ← ``loop``.
+"""
+
+from course_utils.training.callbacks import (
+    Callback,
+    EarlyStopping,
+    LiveLossPlot,
+    ModelCheckpoint,
+    ProgressBar,
+    TrainState,
+)
+from course_utils.training.history import History
+from course_utils.training.loop import fit
+from course_utils.training.measuring import evaluate
+from course_utils.training.nonfinite import NonFiniteLossError
+
+__all__ = [
+    "Callback",
+    "EarlyStopping",
+    "History",
+    "LiveLossPlot",
+    "ModelCheckpoint",
+    "NonFiniteLossError",
+    "ProgressBar",
+    "TrainState",
+    "evaluate",
+    "fit",
+]

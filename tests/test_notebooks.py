@@ -1,0 +1,211 @@
+"""The committed notebooks are what their sources make, and keep the design's promises to the reader."""
+
+# nbformat is not typed.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from course_utils.build import MAX_BYTES, Target, find_flaws, is_stale, lesson_targets
+from course_utils.claims import MIME_TYPE
+from course_utils.cli import render_lesson
+
+ROOT = Path(__file__).resolve().parents[1]
+LESSONS = lesson_targets(ROOT)
+PROSE = re.compile(r'\s*(?:alt=)?f?(?:".*")?,?\s*')
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|Users)/|\bC:\\")
+
+each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda target: target.name)
+# That a notebook is missing is one failure, not one for each promise.
+each_built_lesson = pytest.mark.parametrize(
+    "lesson", [lesson for lesson in LESSONS if lesson.output.is_file()], ids=lambda target: target.name
+)
+
+
+def read(lesson: Target) -> Any:
+    return nbformat.read(lesson.output, as_version=4)
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def lines(cell: Any) -> int:
+    """Lines of code. A line that is nothing but a string is prose: figures carry their alternative text that way."""
+    return sum(not PROSE.fullmatch(line) for line in cell.source.splitlines())
+
+
+def ran_without_flaw(notebook: Any) -> bool:
+    kinds = [(output.output_type, output.get("name")) for output in outputs(notebook)]
+    return not find_flaws(notebook) and ("error", None) not in kinds and ("stream", "stderr") not in kinds
+
+
+def shows_no_machine_path(notebook: Any) -> bool:
+    texts = [output.get("text", "") for output in outputs(notebook)]
+    for output in outputs(notebook):
+        texts += [str(value) for mime, value in output.get("data", {}).items() if mime != "image/png"]
+    return not any(MACHINE_PATH.search(text) for text in texts)
+
+
+def ran_from_top_to_bottom(notebook: Any) -> bool:
+    cells = code_cells(notebook)
+    return [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+def has_unique_cell_ids(notebook: Any) -> bool:
+    ids = [cell.id for cell in notebook.cells]
+    return len(set(ids)) == len(ids)
+
+
+def describes_every_image(notebook: Any) -> bool:
+    images = [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    return all(len(image.metadata.get("image/png", {}).get("alt", "").strip()) >= 20 for image in images)
+
+
+def has_at_most_60_cells(notebook: Any) -> bool:
+    return len(notebook.cells) <= 60
+
+
+def has_short_code_cells(notebook: Any) -> bool:
+    """At most 8 lines in the median code cell, and 20 in nine cells of ten."""
+    lengths: list[int] = sorted(lines(cell) for cell in code_cells(notebook))
+    longest_tenth_starts = lengths[math.ceil(0.9 * len(lengths)) - 1]
+    return statistics.median(lengths) <= 8 and longest_tenth_starts <= 20
+
+
+def balances_prose_and_code(notebook: Any) -> bool:
+    prose = sum(cell.cell_type == "markdown" for cell in notebook.cells)
+    ratio: float = prose / len(code_cells(notebook))
+    return 0.6 <= ratio <= 1.8
+
+
+def makes_only_claims_that_hold(notebook: Any) -> bool:
+    bundles = [output.data for output in outputs(notebook) if MIME_TYPE in output.get("data", {})]
+    return all(bundle[MIME_TYPE]["holds"] is True for bundle in bundles)
+
+
+CHECKS: list[Callable[[Any], bool]] = [
+    ran_without_flaw,
+    shows_no_machine_path,
+    ran_from_top_to_bottom,
+    has_unique_cell_ids,
+    describes_every_image,
+    has_at_most_60_cells,
+    has_short_code_cells,
+    balances_prose_and_code,
+    makes_only_claims_that_hold,
+]
+
+
+@each_lesson
+def test_notebook_is_there_and_fresh(lesson: Target) -> None:
+    assert lesson.output.is_file(), f"run: course build {lesson.name}"
+    assert not is_stale(lesson), f"the source has changed since; run: course build {lesson.name}"
+    assert lesson.output.stat().st_size <= MAX_BYTES
+
+
+@each_built_lesson
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_notebook_keeps_the_promise(lesson: Target, check: Callable[[Any], bool]) -> None:
+    assert check(read(lesson)), check.__doc__
+
+
+@each_lesson
+def test_source_carries_the_colab_bootstrap_word_for_word(lesson: Target) -> None:
+    assert bootstrap() in lesson.source.read_text(encoding="utf-8")
+
+
+def test_every_notebook_has_a_source() -> None:
+    assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} <= {lesson.output.name for lesson in LESSONS}
+
+
+def bootstrap() -> str:
+    """The canonical text, as the template has it."""
+    template = render_lesson(ROOT, "00_any")
+    start = template.index("# In Colab this installs")
+    return template[start : template.index("\n\n# %%", start)]
+
+
+def test_bootstrap_installs_only_in_colab_and_only_when_the_package_is_missing() -> None:
+    text = bootstrap()
+
+    assert 'if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:' in text
+    assert 'package = "mlp-course-utils[lessons] @ git+https://' in text
+    exec(text, {})  # elsewhere it does nothing; in particular it needs no IPython
+
+
+# ------------------------------------------------------------------------------------------- the checks themselves
+
+
+def lesson_with(*cells: Any) -> Any:
+    """A small lesson that keeps every promise, followed by these cells."""
+    image = new_output(
+        "display_data", data={"image/png": "aa"}, metadata={"image/png": {"alt": "The loss falls from 2 to 1."}}
+    )
+    claim = new_output("display_data", data={MIME_TYPE: {"holds": True}, "text/plain": "✔"})
+    printed = new_output("stream", name="stdout", text="loss 1\n")
+    good = [
+        new_markdown_cell("# Why?"),
+        new_code_cell("plot()", outputs=[image], execution_count=1),
+        new_markdown_cell("Because."),
+        new_code_cell("claim()", outputs=[claim, printed], execution_count=2),
+    ]
+    return new_notebook(cells=[*good, *cells])
+
+
+def code(source: str = "x", output: Any = None, count: int = 3) -> Any:
+    return new_code_cell(source, outputs=[output] if output else [], execution_count=count)
+
+
+def data(bundle: dict[str, Any], **metadata: Any) -> Any:
+    return new_output("display_data", data=bundle, metadata=metadata)
+
+
+def same_ids() -> Any:
+    notebook = lesson_with()
+    notebook.cells[1]["id"] = notebook.cells[0]["id"]
+    return notebook
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_checks_accept_a_good_lesson(check: Callable[[Any], bool]) -> None:
+    assert check(lesson_with())
+
+
+@pytest.mark.parametrize(
+    ("check", "notebook"),
+    [
+        (ran_without_flaw, lesson_with(code(output=new_output("error", ename="E", evalue="", traceback=[])))),
+        (ran_without_flaw, lesson_with(code(output=new_output("stream", name="stderr", text="Warning")))),
+        (ran_without_flaw, lesson_with(code(output=data({"text/plain": "x" * MAX_BYTES})))),
+        (shows_no_machine_path, lesson_with(code(output=new_output("stream", name="stdout", text="/tmp/x")))),
+        (shows_no_machine_path, lesson_with(code(output=data({"text/html": "<b>C:\\Users</b>"})))),
+        (ran_from_top_to_bottom, lesson_with(code(count=4))),
+        (ran_from_top_to_bottom, lesson_with(new_code_cell("never run"))),
+        (has_unique_cell_ids, same_ids()),
+        (describes_every_image, lesson_with(code(output=data({"image/png": "aa"})))),
+        (describes_every_image, lesson_with(code(output=data({"image/png": "aa"}, **{"image/png": {"alt": "plot"}})))),
+        (has_at_most_60_cells, lesson_with(*[new_markdown_cell("x") for _ in range(57)])),
+        (has_short_code_cells, lesson_with(code("x\n" * 21))),
+        (has_short_code_cells, lesson_with(*[code("x\n" * 9) for _ in range(3)])),
+        (balances_prose_and_code, lesson_with(code(), code())),
+        (balances_prose_and_code, lesson_with(new_markdown_cell("x"), new_markdown_cell("x"))),
+        (makes_only_claims_that_hold, lesson_with(code(output=data({MIME_TYPE: {"holds": False}})))),
+    ],
+)
+def test_checks_refuse_a_bad_lesson(check: Callable[[Any], bool], notebook: Any) -> None:
+    assert not check(notebook)
