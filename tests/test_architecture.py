@@ -17,7 +17,7 @@ LAYERS = {
     "_validation": -1,  # the ground under layer 0: everyone checks arguments
     "reproducibility": 0,
     "plotting": 0,
-    "_notebook": 0,
+    "_notebook": -1,  # and whoever shows things asks where
     "_hooks": 0,  # what the monitors share
     "_idx": 0,  # the file formats and generators behind `datasets`
     "_statlib": 0,
@@ -55,7 +55,7 @@ SIBLINGS = {("monitoring", "diagnosis"), ("search", "evaluation"), ("cli", "buil
 # Imported inside the function that uses them, so that importing a module of ours stays cheap.
 HEAVY = {
     "IPython", "dask", "ipykernel", "ipywidgets", "jupyter_client", "jupytext", "lightgbm", "livelossplot", "nbclient",
-    "nbformat", "optuna", "sympy", "tensorboard", "torchview", "xgboost",
+    "nbformat", "optuna", "sympy", "tensorboard", "torchviz", "xgboost",
 }  # fmt: skip
 MAX_LINES = 400
 

@@ -562,11 +562,10 @@ claim("… but is no good initialization (He minus clipped)", np.subtract(he, cl
 # %%
 batch = train_set[0][:1000], train_set[1][:1000]
 full_batch = {0.02: [], 0.1: [], 0.3: []}
-for lr, runs in full_batch.items():
-    for seed in SEEDS:
-        model = make_mlp(seed, depth=2, init="kaiming_normal")
-        options = {"loss_fn": F.cross_entropy, "optimizer": torch.optim.SGD(model.parameters(), lr=lr)}
-        runs.append(fit(model, batch, **options, max_epochs=120, batch_size=1000, seed=seed)["loss"])
+for lr, seed in itertools.product(full_batch, SEEDS):
+    model = make_mlp(seed, depth=2, init="kaiming_normal")
+    options = {"loss_fn": F.cross_entropy, "optimizer": torch.optim.SGD(model.parameters(), lr=lr)}
+    full_batch[lr].append(fit(model, batch, **options, max_epochs=120, batch_size=1000, seed=seed)["loss"])
 rising = {lr: (np.diff(runs) > 0).mean(axis=1) for lr, runs in full_batch.items()}
 ends = {lr: np.mean([run[-10:] for run in runs], axis=1) for lr, runs in full_batch.items()}
 
