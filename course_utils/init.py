@@ -1,4 +1,4 @@
-"""Weight initialization schemes: the standard deviations and bounds by formula, and a function that applies them."""
+"""Weight initialization: the schemes' deviations and bounds by formula, and functions that apply them to a model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from course_utils._validation import check_int, check_non_negative, check_one_of
+from course_utils._validation import check_int, check_non_negative, check_one_of, check_positive
 
 __all__ = [
     "SCHEMES",
@@ -17,6 +18,7 @@ __all__ = [
     "kaiming_std",
     "lecun_bound",
     "lecun_std",
+    "lsuv",
     "scheme_std",
     "torch_default_bound",
     "xavier_bound",
@@ -159,10 +161,7 @@ def init_weights(
         ValueError: unknown scheme or activation, negative ``std``, or no ``nn.Linear`` in the model.
     """
     check_one_of(scheme, "scheme", SCHEMES)
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise ValueError(f"model has no nn.Linear layer to initialize: {type(model).__name__}")
-    for layer in layers:
+    for layer in _linear_layers(model).values():
         if scheme == "constant":
             nn.init.constant_(layer.weight, value)
         else:
@@ -185,3 +184,92 @@ def _draw(weight: Tensor, scheme: str, std: float, generator: torch.Generator | 
         nn.init.normal_(weight, 0.0, std, generator=generator)
     else:  # the uniforms, torch's default among them: half-width √3·std
         nn.init.uniform_(weight, -math.sqrt(3.0) * std, math.sqrt(3.0) * std, generator=generator)
+
+
+def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if not layers:
+        raise ValueError(f"model has no nn.Linear layer to initialize: {type(model).__name__}")
+    return layers
+
+
+@torch.no_grad()
+def lsuv(
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    tol: float = 0.01,
+    max_iterations: int = 10,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Initialize every ``nn.Linear`` in place so that its output on a batch has standard deviation 1; return the model.
+
+    Layer-sequential unit variance: all weights start orthogonal and all biases at 0; then, in the order of execution,
+    each layer's weight is divided by the standard deviation of the layer's own output, over batch and units. It needs
+    no gain and thus no formula for the activation: the batch measures what the formula would have to predict.
+
+    The pass runs in evaluation mode (no dropout, normalizations by their running statistics) and leaves the mode as
+    it was. A layer that is called several times is scaled at its first call; one that is not called stays orthogonal.
+
+    Args:
+        model: any module that maps ``inputs`` forward.
+        inputs: one batch of training inputs, shape (batch, …), at least 2 samples and not all the same.
+        tol: a standard deviation this close to 1 is left alone; above 0.
+        max_iterations: divisions a layer at most, at least 1. Without a bias the first one is exact.
+        generator: draws the orthogonal matrices; ``None`` is torch's global stream.
+
+    Raises:
+        TypeError: ``inputs`` is no tensor.
+        ValueError: no ``nn.Linear`` in the model, inputs that are not as said above, or a layer that gets inputs of
+            another width than its own or puts out a standard deviation of 0 or NaN; the message names it.
+
+    Source: Mishkin & Matas 2016, *All you need is a good init*, algorithm 1. Differs: biases start at 0.
+    """
+    check_positive(tol, "tol")
+    check_int(max_iterations, "max_iterations", minimum=1)
+    _check_batch(inputs)
+    init_weights(model, "orthogonal", generator=generator)
+    scaled: set[nn.Module] = set()
+
+    def scale(name: str, layer: nn.Linear, layer_inputs: Tensor) -> None:
+        if layer not in scaled:
+            scaled.add(layer)
+            _scale_to_unit_std(name, layer, layer_inputs, tol, max_iterations)
+
+    handles = [
+        layer.register_forward_pre_hook(lambda layer, args, name=name: scale(name, layer, args[0]))
+        for name, layer in _linear_layers(model).items()
+    ]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    return model
+
+
+def _check_batch(inputs: Tensor) -> None:
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
+    if not inputs.is_floating_point():
+        raise ValueError(f"inputs must be floating-point numbers, got {inputs.dtype}; convert with .float()")
+    if inputs.ndim < 2 or inputs.shape[0] < 2:
+        raise ValueError(f"inputs must have shape (batch, …) with at least 2 samples, got {tuple(inputs.shape)}")
+    if bool((inputs == inputs[:1]).all()):
+        raise ValueError(f"inputs must differ between samples, got {inputs.shape[0]} times the same one")
+
+
+def _scale_to_unit_std(name: str, layer: nn.Linear, inputs: Tensor, tol: float, max_iterations: int) -> None:
+    name = name or type(layer).__name__  # the model itself may be the layer
+    if inputs.shape[-1] != layer.in_features:
+        raise ValueError(f"layer {name} takes inputs of width {layer.in_features}, got {tuple(inputs.shape)}")
+    for _ in range(max_iterations):
+        std = float(F.linear(inputs, layer.weight, layer.bias).std(correction=0))
+        if not 0.0 < std < math.inf:
+            raise ValueError(f"the output of layer {name} must have a finite std above 0 on this batch, got {std:g}")
+        if abs(std - 1.0) <= tol:
+            return
+        layer.weight.div_(std)

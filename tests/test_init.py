@@ -105,6 +105,105 @@ def test_constant_fills_with_the_value() -> None:
     assert (layer.weight == 0.25).all()
 
 
+# ------------------------------------------------------------------------------------------------------------- LSUV
+
+BATCH = torch.randn(64, 6, generator=make_generator(0))
+
+
+class Silent(nn.Module):
+    """Puts out zeros, like a layer of dead units."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 0 * inputs
+
+
+def deep(activation: Callable[[], nn.Module] = nn.ReLU, depth: int = 4) -> nn.Sequential:
+    blocks = [module for _ in range(depth) for module in (nn.Linear(6, 6), activation())]
+    return nn.Sequential(*blocks, nn.Linear(6, 2))
+
+
+def output_stds(model: nn.Sequential, inputs: Tensor) -> list[float]:
+    stds = []
+    for module in model:
+        inputs = module(inputs).detach()
+        if isinstance(module, nn.Linear):
+            stds.append(float(inputs.std(correction=0)))
+    return stds
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    activation=st.sampled_from([nn.Identity, nn.Sigmoid, nn.Tanh, nn.SELU, nn.GELU, nn.SiLU]),
+    depth=st.integers(1, 12),
+    scale=st.floats(1e-3, 1e3),
+    seed=st.integers(0, 2**31),
+)
+def test_lsuv_gives_every_layer_unit_output_std(
+    activation: Callable[[], nn.Module], depth: int, scale: float, seed: int
+) -> None:
+    model = init.lsuv(deep(activation, depth).double(), scale * BATCH.double(), generator=make_generator(seed))
+    assert isinstance(model, nn.Sequential)
+    assert output_stds(model, scale * BATCH.double()) == pytest.approx([1.0] * (depth + 1), rel=0.01)
+
+
+def test_lsuv_weights_stay_orthogonal_up_to_one_factor_and_biases_zero() -> None:
+    for layer in init.lsuv(deep(), BATCH, generator=make_generator(1)).modules():
+        if isinstance(layer, nn.Linear):
+            singular_values = torch.linalg.svdvals(layer.weight.detach())
+            torch.testing.assert_close(singular_values, singular_values.mean().expand_as(singular_values))
+            assert not layer.bias.detach().any()
+
+
+def test_lsuv_equals_the_algorithm_done_by_hand() -> None:
+    ours = init.lsuv(deep(nn.Tanh), BATCH, tol=1e-9, max_iterations=1, generator=make_generator(2))
+    expected = init.init_weights(deep(nn.Tanh), "orthogonal", generator=make_generator(2))
+    hidden = BATCH
+    for module in expected.children():
+        if isinstance(module, nn.Linear):
+            module.weight.data /= (hidden @ module.weight.data.T).std(correction=0)
+        hidden = module(hidden).detach()
+    for a, b in zip(ours.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_lsuv_leaves_a_layer_within_tolerance_alone() -> None:
+    layer = nn.Linear(6, 6)
+    init.lsuv(layer, BATCH, tol=1e3, generator=make_generator(3))
+    torch.testing.assert_close(layer.weight @ layer.weight.T, torch.eye(6))
+
+
+def test_lsuv_follows_the_order_of_execution_not_of_definition() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.first = nn.Linear(5, 3), nn.Linear(6, 5)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.last(torch.relu(self.first(inputs)))  # type: ignore[no-any-return]
+
+    model = init.lsuv(Backwards(), BATCH, generator=make_generator(0))
+    assert float(model(BATCH).detach().std(correction=0)) == pytest.approx(1, rel=0.01)
+
+
+def test_lsuv_scales_a_shared_layer_once() -> None:
+    shared = nn.Linear(6, 6)
+    model = init.lsuv(nn.Sequential(shared, nn.ReLU(), shared), BATCH, generator=make_generator(0))
+    assert output_stds(nn.Sequential(shared), BATCH) == pytest.approx([1.0], rel=0.01)
+    assert output_stds(model, BATCH)[1] < 0.99  # type: ignore[arg-type]
+
+
+def test_lsuv_leaves_mode_statistics_and_hooks_as_they_were() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 2)).train()
+    model[2].eval()
+    init.lsuv(model, BATCH, generator=make_generator(0))
+    assert [module.training for module in model] == [True, True, False, True]
+    assert not model[1].running_mean.any()
+    with pytest.raises(ValueError, match="layer 0"):
+        init.lsuv(model, BATCH[:, :5])
+    assert [module.training for module in model] == [True, True, False, True]
+    assert not any(module._forward_pre_hooks for module in model)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -113,8 +212,22 @@ def test_constant_fills_with_the_value() -> None:
         (lambda: init.init_weights(nn.Linear(2, 2), "normal", std=-1), r"std must be in \[0, inf\), got -1"),
         (lambda: init.gain("swish"), "activation must be one of.* got 'swish'"),
         (lambda: init.xavier_std(0, 3), "fan_in must be at least 1, got 0"),
+        (lambda: init.lsuv(nn.ReLU(), BATCH), "no nn.Linear layer.*ReLU"),
+        (lambda: init.lsuv(deep(), torch.ones(8, 6)), "differ between samples, got 8 times the same one"),
+        (lambda: init.lsuv(deep(), BATCH[:1]), r"at least 2 samples, got \(1, 6\)"),
+        (lambda: init.lsuv(deep(), BATCH.long()), r"floating-point numbers, got torch.int64; convert with .float\(\)"),
+        (lambda: init.lsuv(deep(), BATCH[:, :5]), r"layer 0 takes inputs of width 6, got \(64, 5\)"),
+        (lambda: init.lsuv(deep(), BATCH * math.nan), "output of layer 0 must have a finite std above 0.*got nan"),
+        (lambda: init.lsuv(nn.Sequential(Silent(), nn.Linear(6, 2)), BATCH), "layer 1 must have.*above 0.*got 0"),
+        (lambda: init.lsuv(deep(), BATCH, tol=0), r"tol must be in \(0, inf\), got 0"),
+        (lambda: init.lsuv(deep(), BATCH, max_iterations=0), "max_iterations must be at least 1, got 0"),
     ],
 )
 def test_errors_show_the_value(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_lsuv_takes_a_tensor_only() -> None:
+    with pytest.raises(TypeError, match="inputs must be a tensor, got list"):
+        init.lsuv(deep(), [[1.0], [2.0]])  # type: ignore[arg-type]
