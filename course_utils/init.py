@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from course_utils._validation import check_int, check_non_negative, check_one_of, check_positive
 
@@ -267,7 +266,7 @@ def _scale_to_unit_std(name: str, layer: nn.Linear, inputs: Tensor, tol: float, 
     if inputs.shape[-1] != layer.in_features:
         raise ValueError(f"layer {name} takes inputs of width {layer.in_features}, got {tuple(inputs.shape)}")
     for _ in range(max_iterations):
-        std = float(F.linear(inputs, layer.weight, layer.bias).std(correction=0))
+        std = float(nn.functional.linear(inputs, layer.weight, layer.bias).std(correction=0))
         if not 0.0 < std < math.inf:
             raise ValueError(f"the output of layer {name} must have a finite std above 0 on this batch, got {std:g}")
         if abs(std - 1.0) <= tol:
