@@ -1014,3 +1014,16 @@ def test_evaluate_refuses_what_fit_refuses() -> None:
         evaluate(network(), (INPUTS, TARGETS), loss_fn=MSE, batch_size=0)
     with pytest.raises(ValueError, match=r"on data the model's outputs have shape \(6, 1\)"):
         evaluate(network(), (INPUTS, TARGETS.squeeze(1)), loss_fn=MSE)
+
+
+@pytest.mark.parametrize("n_rows", [1, 9, 65])
+def test_a_last_batch_of_one_row_is_refused_before_training_if_the_model_has_batchnorm(n_rows: int) -> None:
+    torch.manual_seed(0)
+    data = torch.randn(n_rows, 3), torch.zeros(n_rows, dtype=torch.int64)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    options: dict[str, Any] = {"loss_fn": nn.functional.cross_entropy, "max_epochs": 1, "batch_size": 8}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=f"would hold one row.*{n_rows} rows in batches of batch_size=8"):
+        fit(model, data, optimizer=optimizer, **options)
+    plain = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    assert len(fit(plain, data, optimizer=torch.optim.SGD(plain.parameters(), lr=0.1), **options)) == 1

@@ -75,17 +75,19 @@ def iterate_batches(
         yield inputs.index_select(0, index).to(device), targets.index_select(0, index).to(device)
 
 
-def check_data(data: Data, name: str, model: nn.Module) -> None:
+def check_data(data: Data, name: str, model: nn.Module, *, batch_size: int | None = None) -> None:
     """Raise if the data cannot be cut into batches, or not be fed to the model.
 
     Args:
         data: what the caller passed as training or validation data.
         name: the argument's name, for the message.
         model: whose parameters' dtype floating-point inputs must have.
+        batch_size: rows of a training batch; ``None`` for data that is only evaluated.
 
     Raises:
         TypeError: neither a pair of tensors nor a DataLoader, or inputs of a dtype that the model does not take.
-        ValueError: no data, or inputs and targets of different lengths.
+        ValueError: no data, inputs and targets of different lengths, or a last training batch of one row where the
+            model has an ``nn.BatchNorm1d``.
     """
     if isinstance(data, DataLoader):
         _check_loader_not_empty(data, name)
@@ -104,6 +106,18 @@ def check_data(data: Data, name: str, model: nn.Module) -> None:
     if len(inputs) == 0:
         raise ValueError(f"{name} is empty: inputs of shape {_shape(inputs)}")
     _check_input_dtype(inputs, name, model)
+    if batch_size is not None:
+        _check_last_batch(inputs, batch_size, model)
+
+
+def _check_last_batch(inputs: Tensor, batch_size: int, model: nn.Module) -> None:
+    """Raise if an epoch would end with a batch of one row that BatchNorm cannot take; torch says so an epoch later."""
+    has_batchnorm = any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
+    if has_batchnorm and inputs.ndim == 2 and (len(inputs) - 1) % batch_size == 0:
+        raise ValueError(
+            f"the last batch of an epoch would hold one row, of which BatchNorm has no variance: {len(inputs)} rows "
+            f"in batches of batch_size={batch_size}; take another batch_size or leave a row out"
+        )
 
 
 def _check_loader_not_empty(loader: DataLoader[Any], name: str) -> None:

@@ -109,7 +109,7 @@ def fit(
     if isinstance(schedule, LRScheduler) and schedule.optimizer is not optimizer:
         raise ValueError("schedule was built for another optimizer than the one given")
     _check_optimizer(optimizer, model)
-    check_data(train, "train", model)
+    check_data(train, "train", model, batch_size=batch_size)
     if val is not None:
         check_data(val, "val", model)
     if device is not None:
