@@ -1,4 +1,4 @@
-"""Batch normalization from scratch: forward, backward, the layer, and folding it into the layer before."""
+"""Batch normalization and dropout from scratch, and folding a normalization into the layer before it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from torch.autograd.function import once_differentiable
 
 from course_utils._validation import check_in_range, check_int, check_non_negative
 
-__all__ = ["BatchNorm1d", "BatchNormCache", "batchnorm_backward", "batchnorm_forward", "fold_batchnorm"]
+__all__ = [
+    "BatchNorm1d",
+    "BatchNormCache",
+    "Dropout",
+    "batchnorm_backward",
+    "batchnorm_forward",
+    "dropout",
+    "fold_batchnorm",
+]
 
 
 class BatchNormCache(NamedTuple):
@@ -206,6 +214,58 @@ class BatchNorm1d(nn.Module):
         unbiased = var * n_samples / (n_samples - 1)
         self.running_mean += share * (mean - self.running_mean)
         self.running_var += share * (unbiased - self.running_var)
+
+
+def dropout(x: Tensor, p: float, *, training: bool, generator: torch.Generator | None = None) -> Tensor:
+    """Set each value to 0 with probability p and divide the others by 1 − p; outside training return ``x`` itself.
+
+    The division keeps every expected value what it was, so that nothing has to be rescaled at evaluation ("inverted"
+    dropout). The gradient by the input is multiplied by the same mask, 0 or 1/(1 − p).
+
+    Args:
+        x: any shape, floating-point.
+        p: probability of being *dropped*, as in torch, in [0, 1]; at 1 everything becomes 0.
+        training: whether to drop.
+        generator: draws the mask, on the device of ``x``; by default torch's global one, which gives on the CPU
+            the mask of ``F.dropout``.
+
+    Raises:
+        TypeError: ``x`` does not hold floating-point numbers.
+        ValueError: ``p`` lies outside [0, 1].
+
+    Source: Srivastava et al. 2014, section 10 (the scaling while training).
+    """
+    check_in_range(p, "p", 0.0, 1.0, closed="[]")
+    _check_floating(x)
+    if not training or p == 0:
+        return x
+    kept = torch.empty_like(x).bernoulli_(1 - p, generator=generator)
+    return x * (kept if p == 1 else kept / (1 - p))
+
+
+class Dropout(nn.Module):
+    """`dropout` as a layer: random in training mode, the identity in evaluation mode.
+
+    Args:
+        p: probability of being dropped, in [0, 1].
+        generator: draws the masks; by default torch's global one.
+
+    Raises:
+        TypeError, ValueError: ``p`` is no number in [0, 1].
+    """
+
+    def __init__(self, p: float = 0.5, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.p = check_in_range(p, "p", 0.0, 1.0, closed="[]")
+        self.generator = generator
+
+    def extra_repr(self) -> str:
+        """Return the argument, as ``print(model)`` shows it."""
+        return f"p={self.p:g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the input with dropped values in training mode, else the input; shapes (...) both."""
+        return dropout(x, self.p, training=self.training, generator=self.generator)
 
 
 @torch.no_grad()

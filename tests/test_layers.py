@@ -1,4 +1,4 @@
-"""Batch normalization against torch, finite differences and the algebra of folding."""
+"""Batch normalization and dropout against torch, finite differences and the algebra of folding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from course_utils.layers import BatchNorm1d, batchnorm_backward, batchnorm_forward, fold_batchnorm
+from course_utils.layers import BatchNorm1d, Dropout, batchnorm_backward, batchnorm_forward, dropout, fold_batchnorm
 from course_utils.models import MLP
 from course_utils.reproducibility import make_generator
 
@@ -297,6 +297,74 @@ def test_folded_model_can_be_trained_further() -> None:
     folded = fold_batchnorm(with_statistics(MLP(4, [5], 3, norm="batch"), 4))
     folded(randn(6, 4, generator=make_generator(3))).sum().backward()
     assert all(parameter.grad is not None for parameter in folded.parameters())
+
+
+# ---------------------------------------------------------------------------------------------------------- dropout
+
+
+@given(seed=st.integers(0, 10_000), p=st.floats(0, 1), shape=st.sampled_from([(7,), (4, 5), (2, 3, 4)]))
+@settings(max_examples=60, deadline=None)
+def test_dropout_equals_torch_given_the_same_mask(seed: int, p: float, shape: tuple[int, ...]) -> None:
+    generator = make_generator(seed)
+    x, grad_out = randn(*shape, generator=generator, requires_grad=True), randn(*shape, generator=generator)
+    outs = []
+    for function in (dropout, nn.functional.dropout):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            outs.append(function(x, p, training=True))
+    assert torch.equal(outs[0], outs[1])
+    grads = [torch.autograd.grad(out, x, grad_out)[0] for out in outs]
+    assert torch.equal(grads[0], grads[1])
+    if p < 1:
+        torch.testing.assert_close(grads[0], (outs[0] != 0) * grad_out / (1 - p))
+
+
+@given(seed=st.integers(0, 10_000), p=st.floats(0, 0.9))
+@settings(max_examples=25, deadline=None)
+def test_dropout_keeps_the_expectation_and_drops_the_share_p(seed: int, p: float) -> None:
+    out = dropout(torch.ones(20_000), p, training=True, generator=make_generator(seed))
+    five_sigma = 5 * (p * (1 - p) / 20_000) ** 0.5
+    assert (out == 0).float().mean().item() == pytest.approx(p, abs=five_sigma + 1e-6)
+    assert out.mean().item() == pytest.approx(1, abs=five_sigma / (1 - p) + 1e-5)
+    torch.testing.assert_close(out[out != 0], torch.full_like(out[out != 0], 1 / (1 - p)))
+
+
+def test_dropout_is_the_identity_in_evaluation_mode_and_draws_nothing() -> None:
+    x, state = torch.ones(3, 4), torch.get_rng_state()
+    assert Dropout(0.9).eval()(x) is x
+    assert dropout(x, 0.9, training=False) is x
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_dropout_of_probability_one_leaves_zeros_and_of_zero_everything() -> None:
+    x = torch.ones(3, requires_grad=True)
+    assert Dropout(1.0)(x).tolist() == [0, 0, 0]
+    assert torch.autograd.grad(Dropout(1.0)(x).sum(), x)[0].tolist() == [0, 0, 0]
+    assert Dropout(0.0)(x) is x
+
+
+def test_dropout_layer_draws_from_its_generator_and_shows_p() -> None:
+    layers = [Dropout(0.3, generator=make_generator(seed)) for seed in (1, 1, 2)]
+    state = torch.get_rng_state()
+    first, again, other = (layer(torch.ones(50)) for layer in layers)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert repr(layers[0]) == "Dropout(p=0.3)"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, r"p must be in \[0, 1\], got 1.5", lambda: Dropout(1.5)),
+        (ValueError, r"p must be in \[0, 1\], got -0.1", lambda: dropout(torch.ones(2), -0.1, training=False)),
+        (TypeError, "p must be a number, got 'half'", lambda: Dropout("half")),  # type: ignore[arg-type]
+        (TypeError, r"torch.int64 of shape \(2,\)", lambda: Dropout()(torch.tensor([1, 2]))),
+    ],
+)
+def test_bad_argument_of_dropout_is_shown(error: type[Exception], message: str, call: Callable[[], object]) -> None:
+    with pytest.raises(error, match=message):
+        call()
 
 
 # ----------------------------------------------------------------------------------------------------------- errors
