@@ -351,6 +351,7 @@ def test_dropout_layer_draws_from_its_generator_and_shows_p() -> None:
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)
     assert repr(layers[0]) == "Dropout(p=0.3)"
+    assert repr(Dropout()) == "Dropout(p=0.5)"
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,15 @@ def test_rotate_equals_scipy_where_the_source_lies_inside(size: tuple[int, int],
     torch.testing.assert_close(actual[inside], torch.from_numpy(expected)[inside], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(("padding", "mode"), [("zeros", "grid-constant"), ("edge", "nearest")])
+@pytest.mark.parametrize("size", [(8, 8), (7, 12)])
+def test_rotate_takes_from_outside_what_scipy_takes(size: tuple[int, int], padding: str, mode: str) -> None:
+    batch = images(1, *size)
+    actual = rotate(batch, torch.tensor([40.0]), padding=padding)[0]
+    expected = ndimage.rotate(batch[0].numpy(), 40.0, reshape=False, order=1, mode=mode)
+    torch.testing.assert_close(actual, torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
+
+
 def test_quarter_turn_is_counter_clockwise() -> None:
     batch = images(1, 5, 5)
     torch.testing.assert_close(rotate(batch, torch.tensor([90.0])), torch.rot90(batch, dims=(1, 2)))
@@ -64,6 +73,13 @@ def test_quarter_turn_is_counter_clockwise() -> None:
 def test_edge_padding_keeps_a_constant_image_under_rotation() -> None:
     batch = torch.full((1, 6, 6), 0.7)
     torch.testing.assert_close(rotate(batch, torch.tensor([45.0]), padding="edge"), batch)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_draws_hand_the_padding_on(name: str) -> None:
+    batch = torch.full((5, 6, 6), 0.7)
+    torch.testing.assert_close(RANDOM[name](batch, make_generator(0), padding="edge"), batch)
+    assert RANDOM[name](batch, make_generator(0)).min() < 0.6
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -111,6 +127,8 @@ def test_noise_has_the_standard_deviation_asked_for() -> None:
     noise = add_noise(torch.ones(100, 100), 0.3, generator=make_generator(0)) - 1
     assert noise.std().item() == pytest.approx(0.3, rel=0.02)
     assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    # Normal, not merely of that spread: 4.55 % lie beyond two standard deviations (of a uniform noise, none).
+    assert (noise.abs() > 0.6).double().mean().item() == pytest.approx(0.0455, abs=0.01)
 
 
 @given(seed=st.integers(0, 10_000), alpha=st.floats(0.05, 10))
@@ -123,6 +141,16 @@ def test_mixup_blends_inputs_and_targets_with_the_same_shares(seed: int, alpha: 
     assert ((targets >= 0) & (targets <= 1)).all()
     assert (targets > 0).sum(dim=1).max() <= 2
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(n).double())
+
+
+def test_mixup_partners_are_drawn_anew_and_evenly() -> None:
+    generator, n, n_draws = make_generator(0), 4, 400
+    drawn = torch.zeros(n, n)
+    for _ in range(n_draws):
+        drawn += mixup(torch.zeros(n, 1), torch.eye(n), 5.0, generator=generator)[1] > 0
+    partners = drawn[~torch.eye(n, dtype=torch.bool)]  # each of the three others in a quarter of the draws
+    assert partners.min() > 60
+    assert partners.max() < 140
 
 
 def test_mixup_shares_follow_the_beta_distribution() -> None:

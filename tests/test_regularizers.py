@@ -71,6 +71,13 @@ def test_l1_scales_with_the_weights_l2_with_their_square_and_both_with_lam(
     torch.testing.assert_close(l2_penalty(model, 2 * lam), 2 * l2_penalty(model, lam))
 
 
+def test_by_default_only_kernels_are_penalized() -> None:
+    model = network()
+    kernels = torch.cat([model[0].weight.flatten(), model[3].weight.flatten()])  # type: ignore[operator]
+    torch.testing.assert_close(l1_penalty(model, 0.3), 0.3 * kernels.abs().sum())
+    torch.testing.assert_close(l2_penalty(model, 0.3), 0.3 * kernels.square().sum())
+
+
 def test_gradients_are_lam_times_sign_and_two_lam_times_weight() -> None:
     weight = (model := network())[0].weight
     (l1,) = torch.autograd.grad(l1_penalty(model, 0.3), weight)  # type: ignore[arg-type]
@@ -158,6 +165,15 @@ def test_activity_penalty_wants_a_training_pass_of_its_own_model() -> None:
             penalty(network())
 
 
+def test_activity_penalty_of_one_pass_is_given_once() -> None:
+    model = network()
+    with ActivityPenalty(model, 1.0, layers=[model[2]]) as penalty:
+        model(data()[0])
+        penalty(model)
+        with pytest.raises(RuntimeError, match="no activations recorded"):
+            penalty(model)
+
+
 # ----------------------------------------------------------------------------------------------------------- proximal
 
 
@@ -190,8 +206,17 @@ def test_only_kernels_decay(norm: type[nn.Module]) -> None:
     torch.optim.AdamW([decayed, rest], lr=0.1)
 
 
-def test_layer_norm_over_two_axes_does_not_decay() -> None:
-    assert decay_groups(nn.LayerNorm((2, 3)), 0.1)[0]["params"] == []
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_norm_over_two_axes_does_not_decay(norm: Any) -> None:
+    assert decay_groups(norm((2, 3)), 0.1)[0]["params"] == []
+
+
+def test_scale_of_a_module_without_weight_does_not_decay() -> None:
+    module = nn.Module()
+    module.register_parameter("scale", nn.Parameter(torch.ones(3)))
+    decayed, rest = decay_groups(module, 0.1)
+    assert decayed["params"] == []
+    assert rest["params"][0] is module.scale
 
 
 # ---------------------------------------------------------------------------------------------------------- smoothing

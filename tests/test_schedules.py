@@ -69,6 +69,16 @@ def test_inverse_decay_equals_its_formula_and_halves_after_one_over_rate() -> No
     assert schedule(20) == pytest.approx(0.5)
 
 
+def test_what_is_not_given_takes_the_value_the_signature_promises() -> None:
+    assert schedules.step_decay(3)(3) == pytest.approx(0.1)
+    assert schedules.polynomial_decay(4)(1) == pytest.approx(0.75**2)
+    assert schedules.linear_warmup(5)(0) == pytest.approx(0.1)
+    ours = [schedules.one_cycle(N)(step) for step in range(N)]
+    theirs = _factors(lambda o: lr_scheduler.OneCycleLR(o, max_lr=0.3, total_steps=N), 0.3, N - 1)
+    assert ours[:-1] == pytest.approx(theirs, rel=1e-9)
+    assert ours[-1] == pytest.approx(1 / 250_000)
+
+
 @given(n_steps=STEPS, final=SHARES, power=st.floats(min_value=0.1, max_value=5.0), gamma=st.floats(0.01, 1.0))
 def test_decays_start_at_one_stay_in_range_and_never_rise(
     n_steps: int, final: float, power: float, gamma: float
@@ -110,6 +120,10 @@ def test_one_cycle_rises_once_then_falls_to_final_and_stays(
     assert factors[:top] == sorted(factors[:top])
     assert all(later <= sooner + 1e-12 for sooner, later in itertools.pairwise(factors[top:]))
     assert factors[n_steps - 1 :] == pytest.approx([final] * 4)
+
+
+def test_one_cycle_whose_warm_up_is_under_a_step_starts_at_the_peak() -> None:
+    assert schedules.one_cycle(5, warm_up=0.1)(0) == pytest.approx(1.0)
 
 
 def test_fit_applies_the_factor_from_step_0_on() -> None:
