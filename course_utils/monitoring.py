@@ -126,7 +126,6 @@ class _Monitor(Recorder):
             label = self.layers[index] if index % every == 0 else f"_{self.layers[index]}"
             ax.plot(self.steps, table[:, index].numpy(), color=color, label=label, linewidth=1.5)
         ax.set(xlabel="step")
-        ax.autoscale_view()  # else the labels are placed by limits that the lines have not widened yet
         label_line_ends(ax)
         return ax
 
@@ -146,7 +145,6 @@ class _Monitor(Recorder):
         for row, color in zip(shown, sequence_colors(len(shown)), strict=True):
             ax.plot(depth, table[row].numpy(), color=color, marker="o", label=f"step {self.steps[row]}")
         ax.set_xticks(depth, self.layers, rotation=45, ha="right")
-        ax.autoscale_view()
         label_line_ends(ax)
         return ax
 

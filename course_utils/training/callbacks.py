@@ -383,7 +383,6 @@ def _style_panel(ax: Axes, group: str, x_label: str) -> None:
         line.set(label=label, **style)
     ax.set(xlabel=x_label, ylabel=group.lower())
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.autoscale_view()  # matplotlib puts it off until drawing, but the labels' places depend on it
     plotting.label_line_ends(ax)
 
 

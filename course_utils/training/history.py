@@ -159,7 +159,6 @@ class History:
         ax.set_xlabel("epoch")
         ax.set_ylabel("learning rate" if metric == "lr" else metric)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.autoscale_view()  # matplotlib puts it off until drawing, but the labels' places depend on it
         plotting.label_line_ends(ax)
         return ax
 
