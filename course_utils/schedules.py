@@ -150,6 +150,10 @@ def one_cycle(
     Source: Smith & Topin 2018. Differs, as torch does: cosines instead of straight lines, and no third phase. The
     momentum is not cycled. The optimizer's learning rate is the peak.
 
+    As in torch the peak lies at step ``warm_up * n_steps - 1``. Where that is 0 or less the warm-up is shorter than one
+    step, and ours starts at the peak itself. There we differ on purpose: at exactly 0 torch divides by zero, and below
+    it enters the fall on its way and never reaches ``max_lr`` (with 2 steps and a tiny warm-up it starts at half).
+
     Args:
         n_steps: steps of the whole cycle, at least 2.
         warm_up: share of the steps that rise, in (0, 1).

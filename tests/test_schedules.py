@@ -122,8 +122,51 @@ def test_one_cycle_rises_once_then_falls_to_final_and_stays(
     assert factors[n_steps - 1 :] == pytest.approx([final] * 4)
 
 
-def test_one_cycle_whose_warm_up_is_under_a_step_starts_at_the_peak() -> None:
-    assert schedules.one_cycle(5, warm_up=0.1)(0) == pytest.approx(1.0)
+def _one_cycle_of_torch(n_steps: int, warm_up: float) -> list[float]:
+    def make(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        return lr_scheduler.OneCycleLR(
+            optimizer, max_lr=0.3, total_steps=n_steps, pct_start=warm_up, cycle_momentum=False
+        )
+
+    return _factors(make, 0.3, n_steps)
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "warm_up"),
+    [
+        *[(2, 0.51), (2, 0.9), (2, 0.999), (3, 0.34), (3, 0.5), (4, 0.3), (5, 0.201), (5, 0.9), (10, 0.11), (10, 0.95)],
+        *[(41, 0.025), (41, 0.3), (100, 0.0101), (100, 0.5), (100, 0.999)],
+    ],
+)
+def test_one_cycle_follows_torch_wherever_the_warm_up_exceeds_one_step(n_steps: int, warm_up: float) -> None:
+    assert warm_up * n_steps > 1.0
+    schedule = schedules.one_cycle(n_steps, warm_up=warm_up)
+    theirs = _one_cycle_of_torch(n_steps, warm_up)
+    assert [schedule(step) for step in range(n_steps)] == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+
+
+SHORT_WARM_UPS = [(2, 1e-9), (2, 0.25), (2, 0.5), (3, 0.1), (4, 0.25), (5, 0.1), (5, 0.2), (10, 0.1), (41, 0.01)]
+
+
+@pytest.mark.parametrize(("n_steps", "warm_up"), SHORT_WARM_UPS)
+def test_one_cycle_whose_warm_up_is_under_a_step_falls_from_the_peak(n_steps: int, warm_up: float) -> None:
+    ours, fall = schedules.one_cycle(n_steps, warm_up=warm_up), schedules.cosine_decay(n_steps - 1, final=1 / 250_000)
+    assert ours(0) == 1.0
+    assert [ours(step) for step in range(n_steps + 2)] == pytest.approx([fall(step) for step in range(n_steps + 2)])
+
+
+@pytest.mark.parametrize(("n_steps", "warm_up"), SHORT_WARM_UPS)
+def test_torchs_own_one_cycle_misses_its_peak_there_or_fails(n_steps: int, warm_up: float) -> None:
+    """The reason for differing; should torch change this, the docstring has to follow."""
+    if warm_up * n_steps == 1.0:
+        with pytest.raises(ZeroDivisionError):
+            _one_cycle_of_torch(n_steps, warm_up)
+        return
+    factors = _one_cycle_of_torch(n_steps, warm_up)
+    assert max(factors) == factors[0] < 0.9999
+    assert factors[-1] == pytest.approx(1 / 250_000)
+    if (n_steps, warm_up) == (2, 1e-9):
+        assert factors[0] == pytest.approx(0.5, abs=1e-5)
 
 
 def test_fit_applies_the_factor_from_step_0_on() -> None:

@@ -15,9 +15,9 @@
 #
 # <!-- badges -->
 #
-# A network that makes no mistake on its training data sounds like a success. Give it new data, and it may be worse than
-# one that learned less. Sometimes, though, a *larger* network that learns *everything* is better again. In this lesson
-# you measure where the error comes from, and try every classical remedy where it works and where it does not.
+# A network that makes no mistake on its training data sounds like a success. Give it new data, and it may be worse
+# than one that learned less. Sometimes, though, a *larger* network that learns *everything* is better again. In this
+# lesson you measure where the error comes from, and try every classical remedy where it works and where it does not.
 #
 # ## You will be able to …
 #
@@ -35,10 +35,8 @@
 # ## Set-up
 #
 # Two kinds of data: noisy points on a parabola, where the truth is known, and Fashion-MNIST, where it is not. We
-# train on
-# small parts of it, because regularization matters where data are scarce, and judge on 2,000 validation images. The
-# test
-# set stays closed.
+# train on small parts of it, because regularization matters where data are scarce, and judge on 2,000 validation
+# images. The test set stays closed.
 
 # %%
 # In Colab this installs the course's package; elsewhere it does nothing.
@@ -52,7 +50,7 @@ if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is
     get_ipython().run_line_magic("pip", f"install -q '{package}'")
 
 # %%
-import copy
+import functools
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,7 +59,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils import plotting
+from course_utils import plotting, regularizers
 from course_utils.claims import claim
 from course_utils.datasets import load_fashion_mnist, make_two_moons
 from course_utils.models import MLP
@@ -83,8 +81,8 @@ val_set = images.tensors(n_train=1000, n_val=2000).val
 # **Predict.** We fit polynomials to 15 noisy points of $y = x^2+3x+3$. Which degree errs least on new points: 1, 2 or
 # 9? And how small can the mean squared error get, if the noise has variance 1?
 #
-# Imagine fitting again and again, each time with fresh noise. At a point $x$ the expected squared error of a prediction
-# $\hat f$ splits exactly:
+# Imagine fitting again and again, each time with fresh noise. At a point $x$ the expected squared error of a
+# prediction $\hat f$ splits exactly:
 #
 # $$\mathbb{E}\big[(y-\hat f)^2\big] = \underbrace{(\mathbb{E}\hat f - f)^2}_{\text{bias}^2} +
 # \underbrace{\mathbb{E}(\hat f-\mathbb{E}\hat f)^2}_{\text{variance}} + \underbrace{\sigma^2}_{\text{noise}}$$
@@ -144,23 +142,18 @@ claim("Bias² + variance + noise = measured error (worst relative gap)", off.max
 
 # %% [markdown]
 # **Read the figure.** Below the true degree, bias dominates: a straight line cannot bend. From degree 2 on the bias
-# is zero
-# and every further coefficient only adds variance. The error is smallest at degree 2 and never falls below 1:
-# nobody can
-# predict the noise. The parts add up to the measured error within half a percent. The caveat: only because we
-# *know* the
-# truth can we split the error at all.
+# is zero and every further coefficient only adds variance. The error is smallest at degree 2 and never falls below 1:
+# nobody can predict the noise. The parts add up to the measured error within half a percent. The caveat: only because
+# we *know* the truth can we split the error at all.
 #
 # ## 2. One training set, three knobs
 #
 # In real life you have one training set. **Predict.** A polynomial of degree 5 has six coefficients. With how many
-# points
-# is it worst: 4, 6 or 8? And if you train it by gradient descent, is the last step the best one?
+# points is it worst: 4, 6 or 8? And if you train it by gradient descent, is the last step the best one?
 #
-# Training time needs no loop. Gradient descent learns each singular direction of the data on its own: after $t$
-# steps the
-# share $1-(1-\eta s^2)^t$ of it, where $\eta$ is `lr` and $s$ the singular value. Large $s$ first, small $s$ late, and
-# the small ones carry the noise.
+# Training time needs no loop. Gradient descent learns each singular direction of the data on its own: after $t$ steps
+# the share $1-(1-\eta s^2)^t$ of it, where $\eta$ is `lr` and $s$ the singular value. Directions with a large $s$
+# come first, those with a small $s$ late, and these carry the noise.
 
 
 # %%
@@ -183,6 +176,10 @@ def risk_over_time(x, y, steps, degree=5):
     shares = 1 - (1 - lr * s**2) ** steps[:, None]  # how much of each direction is learned
     weights = (shares * (u.T @ y) / s) @ vt
     return np.mean((weights @ powers(grid, degree).T - truth(grid)) ** 2, axis=1)
+
+
+first_steps = np.array([[powers(k * x, 5).T @ y for k in (1, 2)] for x, y in (draw(8, seed) for seed in range(200))])
+share = np.median((first_steps[..., 3:] ** 2).sum(-1) / (first_steps**2).sum(-1), axis=0)  # of the squared length
 
 
 # %%
@@ -213,14 +210,19 @@ claim("Degree 9 over 2 (median risks)", degree_median[9] / degree_median[2], ">"
 claim("Degree 5: 4 points over 20 (median risks)", size_median[0] / size_median[7], ">", 20, source="deck 002")
 claim("Degree 5: 6 points over 4 (median risks)", size_median[2] / size_median[0], ">", 3, source="this lesson")
 claim("Trained to the end over the best moment (risk)", end, ">", 5, source="deck 002")
+claim("First step with powers of x/2: median share of w₃ to w₅", share[0], "<", 0.3, source="deck 002")
+claim("First step with powers of x: median share of w₃ to w₅", share[1], ">", 0.7, source="this lesson")
 
 # %% [markdown]
 # **Read the figure.** *Capacity:* degree 2 is best, degree 9 is 25,000 times worse in the median. *Data:* degree 5 is
-# worst with **six** points, as many as coefficients; with four, the shortest of all exact fits is calmer. *Time:*
-# the median
-# risk falls for about a hundred steps, then climbs; at the end it is about 50 times the best. The caveat is in the
-# bands: single draws differ by
-# powers of ten.
+# worst with **six** points, as many as coefficients; with four, the shortest of all exact fits is calmer. *Time:* the
+# median risk falls for about a hundred steps, then climbs; at the end it is about 50 times the best. The caveat is in
+# the bands: single draws differ by powers of ten.
+#
+# Deck 002 explains the early minimum: "the first iterations update majorly" $w_0$ to $w_2$, the true ones. Read the
+# last two claims. With powers of $x/2$, which stay in ±1, that is so: $w_3$ to $w_5$ get 11% of the first step (of
+# its squared length). With powers of $x$ itself they get 92%: same points, same truth. Which *weights* come first
+# depends on how the columns are scaled. What holds in general is the rule above: large singular values first.
 #
 # ### Turn the knobs
 #
@@ -263,30 +265,29 @@ show(
     "swings wildly without penalty, and with 0.1 it is as smooth as degree 2.",
 )
 # %% [markdown]
-# **Read the figure.** Yes: degree 11 with $\lambda=0.1$ is nearly as smooth as degree 2. Capacity is not the number of
-# coefficients alone, but how far they may go. With $\lambda=30$ both underfit.
+# **Read the figure.** Yes: degree 11 with $\lambda=0.1$ is nearly as smooth as degree 2. Capacity is not the number
+# of coefficients alone, but how far they may go. With $\lambda=30$ both underfit.
 #
 # ## 3. Double descent
 #
 # **Predict.** We draw $p$ random ReLU features of 300 handwritten digits and fit a linear readout. The test error
-# falls,
-# then rises as $p$ comes near 300. What does it do at 2,000?
+# falls, then rises as $p$ comes near 300. What does it do at 2,000?
 
 
 # %%
 def double_descent(widths, seed, noise, penalty, n=300):
     """Test error of ridge regression on random ReLU features of the digits, for each number of features."""
-    rng = np.random.default_rng(seed)
-    x, y = load_digits(return_X_y=True)
-    order = rng.permutation(len(x))
+    generator = make_generator(seed)
+    x, y = (torch.from_numpy(values) for values in load_digits(return_X_y=True))
+    order = torch.randperm(len(x), generator=generator)
     x, y = x[order] / 16, y[order]
-    noisy = np.where(rng.random(n) < noise, rng.integers(0, 10, n), y[:n])
-    errors = []
+    wrong = torch.rand(n, generator=generator) < noise
+    noisy, errors = torch.where(wrong, torch.randint(10, (n,), generator=generator), y[:n]), []
     for width in widths:
-        features = np.maximum(x @ rng.standard_normal((64, width)), 0) / np.sqrt(width)
+        features = F.relu(x @ torch.randn(64, width, generator=generator).double()) / width**0.5
         known = features[:n]
-        dual = np.linalg.solve(known @ known.T + penalty * np.eye(n), np.eye(10)[noisy])
-        errors.append(np.mean((features[n:] @ (known.T @ dual)).argmax(1) != y[n:]))
+        dual = torch.linalg.solve(known @ known.T + penalty * torch.eye(n), F.one_hot(noisy, 10).double())
+        errors.append(((features[n:] @ (known.T @ dual)).argmax(1) != y[n:]).double().mean().item())
     return errors
 
 
@@ -295,7 +296,7 @@ KINDS = {"clean labels": (0, 1e-8), "20% wrong labels": (0.2, 1e-8), "20% wrong,
 errors = {name: np.array([double_descent(widths, seed, *kind) for seed in SEEDS]) for name, kind in KINDS.items()}
 clean, noisy, tamed = errors.values()
 claim("Double descent: error at the peak over the end", clean[:, 6] - clean[:, -1], ">", 0.15, source="deck 000")
-claim("The second descent beats the first", clean[:, :6].min(1) - clean[:, -1], ">", 0.01, source="deck 000")
+claim("The second descent beats the first", clean[:, :6].min(1) - clean[:, -1], ">", 0.02, source="deck 000")
 claim("A penalty removes the peak (error saved)", noisy[:, 6] - tamed[:, 6], ">", 0.2, source="this lesson")
 
 # %%
@@ -310,17 +311,15 @@ show(
     "equal images, and falls below its first minimum; a penalty of 0.3 removes the peak.",
 )
 # %% [markdown]
-# **Read the figure.** At 300 features exactly one solution fits all images, and it has to be huge. Beyond, there
-# are many,
-# and the shortest of them gets calmer. The second descent ends *below* the first minimum on clean labels; with 20%
-# wrong
-# labels it does not. A penalty of 0.3 removes the peak. The horizontal axis is capacity and the vertical one is test
-# error: double descent says nothing about convergence (deck 000).
+# **Read the figure.** At 300 features exactly one solution fits all images, and it has to be huge. Beyond, there are
+# many, and the shortest of them gets calmer. On clean labels the second descent ends *below* the first minimum; with
+# 20% wrong labels it does not. A penalty of 0.3 removes the peak. The horizontal axis is capacity and the vertical
+# one is test error: double descent says nothing about convergence (deck 000).
 #
 # ## 4. Four diagnoses
 #
-# Back to images. The truth is unknown, but two errors can be measured: on the training data and on others. We want less
-# than 0.2 (dotted). **Predict.** Which two of the four cases will more data help?
+# Back to images. The truth is unknown, but two errors can be measured: on the training data and on others. We want
+# less than 0.2 (dotted). **Predict.** Which two of the four cases will more data help?
 #
 # | training error | gap | diagnosis | try first |
 # |---|---|---|---|
@@ -331,10 +330,10 @@ show(
 
 
 # %%
+@functools.cache
 def fashion(n, noise=0.0, seed=0):
     """Return n standardized training images; a share `noise` of the labels is drawn at random from all classes."""
-    inputs, labels = images.tensors(n_train=n, n_val=2000, seed=seed).train
-    generator = make_generator(seed)
+    (inputs, labels), generator = images.tensors(n_train=n, n_val=2000, seed=seed).train, make_generator(seed)
     wrong = torch.rand(n, generator=generator) < noise
     return inputs, torch.where(wrong, torch.randint(10, (n,), generator=generator), labels)
 
@@ -346,11 +345,11 @@ def accuracy(model, data=val_set):
 
 # %%
 def train(
-    data, seed, *, hidden=(256, 256), epochs=20, weight_decay=0.0, loss_fn=F.cross_entropy, dropout=0.0, **options
+    data, seed, *, hidden=(128, 128), epochs=20, weight_decay=0.0, loss_fn=F.cross_entropy, dropout=0.0, **options
 ):
-    """Adam with batches of 32; returns the model and its history."""
+    """AdamW with batches of 32; returns the model and its history."""
     model = MLP(784, hidden, 10, init="kaiming_normal", dropout=dropout, generator=make_generator(seed))
-    adam = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=weight_decay)
+    adam = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=weight_decay, fused=True)  # fused: faster
     options = {"val": val_set, "batch_size": 32, "eval_train": True} | options
     return model, fit(model, data, loss_fn=loss_fn, optimizer=adam, max_epochs=epochs, seed=seed, **options)
 
@@ -360,9 +359,9 @@ FINAL = {"val": None, "eval_train": False}  # where only the end matters, the ep
 
 # %%
 CASES = {
-    "neither": (fashion(6000), {"hidden": [64], "batch_size": 128, "epochs": 10}),
-    "underfit": (fashion(6000), {"hidden": [2], "batch_size": 128, "epochs": 10}),
-    "overfit": (fashion(300), {"hidden": [256, 256], "epochs": 20}),
+    "neither": (fashion(6000), {"hidden": [64], "batch_size": 128, "epochs": 8}),
+    "underfit": (fashion(6000), {"hidden": [2], "batch_size": 128, "epochs": 8}),
+    "overfit": (fashion(300), {"epochs": 15}),
     "both": (fashion(300, noise=0.5), {"hidden": [64], "epochs": 8}),
 }
 curves = {name: [train(data, seed, **kind)[1] for seed in SEEDS] for name, (data, kind) in CASES.items()}
@@ -384,14 +383,12 @@ show(
 
 # %% [markdown]
 # **Read the figure.** Under each panel stand the final training and validation error. *Underfit* has two hidden
-# units: 0.70 and 0.71, high together. *Overfit* has 300 images: zero against 0.23. *Both* has 300 images, half of
-# their labels
-# drawn at random, and eight epochs: 0.33 and 0.39, and the curves have just crossed. They start the other way round
-# because
-# the validation labels are clean. More data help the last two.
+# units: 0.66 and 0.66, high together. *Overfit* has 300 images: 0.01 against 0.23. *Both* has 300 images, half of
+# their labels drawn at random, and eight epochs: 0.26 and 0.42. Its curves start the other way round, because the
+# validation labels are clean, and cross. More data help the last two.
 #
-# **Predict.** Does more data raise or lower the *training* error? Do 256 hidden units overfit 1,000 images worse
-# than 16?
+# **Predict.** Does more data raise or lower the *training* error? Do 256 hidden units overfit 1,000
+# images worse than 16?
 
 
 # %%
@@ -401,9 +398,9 @@ def both_errors(seed, n, width, epochs):
     return 1 - accuracy(model, data), 1 - accuracy(model)
 
 
-sizes, capacities = (100, 300, 1000, 3000, 6000), (1, 2, 4, 16, 64, 256)
-more_data = np.array([[both_errors(s, n, 128, max(4, 6000 // n)) for n in sizes] for s in SEEDS])
-capacity = np.array([[both_errors(s, 1000, width, 15) for width in capacities] for s in SEEDS])
+sizes, capacities = (100, 300, 1000, 3000, 6000), (1, 4, 16, 64, 256)
+more_data = np.array([[both_errors(s, n, 128, max(3, 4000 // n)) for n in sizes] for s in SEEDS])
+capacity = np.array([[both_errors(s, 1000, width, 10) for width in capacities] for s in SEEDS])
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.3), sharey=True)
 for ax, x, runs in ((axes[0], sizes, more_data), (axes[1], capacities, capacity)):
     plot_seeds(ax, x, runs[:, :, 0], label="training", **TRAIN)
@@ -414,21 +411,20 @@ axes[0].set(xlabel="training images (128 units)", ylabel="error", title="More da
 axes[1].set(xlabel="hidden units (1,000 images)", title="More capacity")
 label_line_ends(axes[1])
 show(fig, alt="Left: more images narrow the gap of the errors. Right: more hidden units open it.")
-gap, added = np.diff(more_data)[:, :, 0], capacity[:, -1, 1] - capacity[:, 3, 1]
+gap, added = np.diff(more_data)[:, :, 0], capacity[:, -1, 1] - capacity[:, capacities.index(16), 1]
 claim("More data narrow the gap (100 minus 6,000 images)", gap[:, 0] - gap[:, -1], ">", 0.1, source="deck 000")
 claim("256 units are no worse than 16 (added error)", added, "<", 0.02, source="this lesson")
 
 # %% [markdown]
 # **Read the figure.** More data close the gap from both sides: memorizing gets harder, generalizing easier. More
-# capacity
-# opens the gap and yet does not hurt: a large gap is a description, not a verdict. Judge by the validation error
-# itself.
+# capacity opens the gap and yet does not hurt: from 16 to 256 units the validation error even falls a little. A large
+# gap is a description, not a verdict. Judge by the validation error itself.
 #
 # ## 5. Stop early
 #
-# Section 2 showed that the best moment comes before the end. Early stopping watches the validation loss, remembers the
-# best weights and gives up after `patience` epochs. By hand it is a function that `fit` calls after each epoch; the
-# callback must return the same weights, bit by bit.
+# Section 2 showed that the best moment comes before the end. Early stopping watches the validation loss, remembers
+# the best weights and gives up after `patience` epochs. By hand it is a function that `fit` calls after each epoch;
+# the callback must return the same weights, bit by bit.
 
 
 # %%
@@ -439,7 +435,8 @@ class ByHand:
 
     def __call__(self, state):
         if (loss := state.metrics["val_loss"]) < self.best:
-            self.best, self.epoch, self.weights = loss, state.epoch, copy.deepcopy(state.model.state_dict())
+            self.best, self.epoch = loss, state.epoch
+            self.weights = {name: value.clone() for name, value in state.model.state_dict().items()}
         elif state.epoch - self.epoch >= 5:
             state.stop("by hand")
 
@@ -454,7 +451,7 @@ for name, value in model.state_dict().items():
 print(f"best epoch {by_hand.epoch}; the callback ran {len(history['loss'])} epochs and put those weights back")
 
 # %% [markdown]
-# Both agree to the last bit. **Predict.** Does it gain accuracy with 30% random labels? With clean ones?
+# Both agree to the last bit. **Predict.** Does stopping gain accuracy with 30% random labels? With clean ones?
 
 # %%
 clean_sets = [fashion(1000, seed=seed) for seed in SEEDS]
@@ -468,22 +465,20 @@ fig, axes = plt.subplots(1, 2, figsize=(10.5, 3.3))
 for label, metric, line in (("training", "eval_loss", TRAIN), ("validation", "val_loss", VAL)):
     runs = np.array([history[metric] for history in histories["30% noise, to the end"]])
     plot_seeds(axes[0], np.arange(1, 17), runs, label=label, **line)
-axes[0].set(xlabel="epoch", ylabel="cross-entropy [nats]", title="30% random labels", ylim=(0, 3))
+axes[0].set(xlabel="epoch", ylabel="cross-entropy [nats]", title="30% random labels", ylim=(0, 2))
 axes[0].legend()
 plot_dots(axes[1], results, xlabel="validation accuracy", means=".3f")
-show(fig, alt="Left: the validation loss turns up early. Right: stopping gains accuracy with noisy labels only.")
+show(fig, alt="Left: the validation loss is lowest near epoch 5. Right: stopping gains with noisy labels only.")
 gain = {
     kind: np.subtract(results[f"{kind}, stopped"], results[f"{kind}, to the end"]) for kind in ("30% noise", "clean")
 }
-claim("30% noisy labels: early stopping gains accuracy", gain["30% noise"], ">", 0.02, source="deck 000")
-claim("Clean labels: early stopping gains no accuracy", gain["clean"], "<", 0.02, source="this lesson")
+claim("30% noisy labels: early stopping gains accuracy", gain["30% noise"], ">", 0.03, source="deck 000")
+claim("Clean labels: early stopping gains no accuracy", gain["clean"], "<", 0.01, source="this lesson")
 
 # %% [markdown]
-# **Read the figure.** With noisy labels, stopping gains 7 to 10 points: late epochs learn the noise. With clean
-# labels the
-# accuracy gains nothing. The famous rule is a rule about noise. The caveat: the validation set chose the epoch, so
-# its accuracy is
-# slightly flattering.
+# **Read the figure.** With noisy labels the validation loss is lowest near epoch 5, and stopping gains 7 to 16 points
+# of accuracy: late epochs learn the noise. With clean labels it gains nothing, and costs 1 to 3 points. The famous
+# rule is a rule about noise. The caveat: the validation set chose the epoch, so its accuracy is slightly flattering.
 #
 # ## 6. L2, L1, weight decay: who is the same as whom?
 #
@@ -535,12 +530,12 @@ claim(
 claim("SGD: weight_decay = λ is not λ‖w‖² (difference)", differences["SGD", 1], ">", 0.01, source="deck 000")
 
 # %% [markdown]
-# For all but AdamW: torch's `SGD` and `Adam` add $\omega w$ to the *gradient*, which **is** L2, with momentum too.
-# The factor 2 is a
-# convention, and forgetting it halves your penalty. AdamW shrinks the weight itself, apart from the gradient.
+# For all but AdamW: torch's `SGD` and `Adam` add $\omega w$ to the *gradient*, which **is** L2, with momentum
+# too. The factor 2 is a convention, and forgetting it halves your penalty. AdamW shrinks the weight itself,
+# apart from the gradient.
 #
-# **Predict.** Why would that matter? Take two groups of weights with random gradients of size 10 and 0.1. Adam divides
-# by the gradient's size. What does it do to the L2 part?
+# **Predict.** Why would that matter? Take two groups of weights with random gradients of size 10 and 0.1. Adam
+# divides by the gradient's size. What does it do to the L2 part?
 
 # %%
 uneven = {}
@@ -556,17 +551,19 @@ for make in (torch.optim.Adam, torch.optim.AdamW):
     for decay in {"Adam": (0.03, 0.1, 0.3), "AdamW": (1.0, 3.0, 10.0)}[make.__name__]:
         models = [MLP(784, [128], 10, init="kaiming_normal", generator=make_generator(seed)) for seed in SEEDS]
         for seed, model in enumerate(models):
-            options = {"loss_fn": F.cross_entropy, "optimizer": make(model.parameters(), lr=2e-3, weight_decay=decay)}
-            fit(model, noisy_sets[seed], **options, max_epochs=20, batch_size=50, seed=seed)
+            adam = make(model.parameters(), lr=2e-3, weight_decay=decay, fused=True)
+            options = {"optimizer": adam, "max_epochs": 15, "batch_size": 50, "seed": seed}
+            fit(model, noisy_sets[seed], loss_fn=F.cross_entropy, **options)
         print(f"  noisy clothes, weight_decay {decay:<5g} accuracy", *(f"{accuracy(model):.3f}" for model in models))
 claim("Adam's L2 shrinks weights by their gradients' size (spread)", uneven["Adam"], ">", 0.4, source="deck 000")
 claim("AdamW shrinks all weights alike (spread)", uneven["AdamW"], "<", 0.05, source="deck 000")
 
 # %% [markdown]
-# Adam divides the penalty too. Weights with large gradients keep 84%, those with small ones keep 6%; with AdamW
-# both keep 18%. "AdamW generalizes better" does not follow, and is not what we see. On 1,000 images with 30% random labels,
-# the best strengths tried, 0.1 for Adam and 3 for AdamW, reach 0.752 and 0.761 in the mean, while the seeds of either
-# range over 0.04 and more: no winner. (The strengths differ thirtyfold; compare optimizers at *their* best.)
+# Adam divides the penalty too. Weights with large gradients keep 84%, those with small ones keep 6%; with AdamW both
+# keep 18%. "AdamW generalizes better" does not follow, and we cannot show it. On 1,000 images with 30% random labels,
+# the best strengths tried, 0.1 for Adam and 3 for AdamW, reach 0.760 and 0.771 in the mean. AdamW is ahead on two
+# seeds of three, and its own seeds range over 0.03: no winner. (The strengths differ thirtyfold; compare optimizers
+# at *their* best.)
 #
 # **Predict.** L1 is said to make weights exactly zero. How many of 79,400 will be, after SGD with L1 in the loss?
 
@@ -588,12 +585,12 @@ def sparsity(seed, **options):
     """Share of the weights below 1e-3, share of exact zeros, and validation accuracy."""
     model = MLP(784, [100], 10, init="kaiming_normal", generator=make_generator(seed))
     sgd = torch.optim.SGD(model.parameters(), lr=lr)
-    fit(model, fashion(2000), loss_fn=F.cross_entropy, optimizer=sgd, max_epochs=25, seed=seed, **options)
+    fit(model, fashion(2000), loss_fn=F.cross_entropy, optimizer=sgd, max_epochs=10, seed=seed, **options)
     weights = torch.cat([w.detach().abs().flatten() for w in kernels(model)])
     return (weights < 1e-3).float().mean().item(), (weights == 0).float().mean().item(), accuracy(model)
 
 
-lam, lr = 1e-3, 0.05
+lam, lr = 1e-3, 0.1
 PENALTIES = {
     "none": {},
     "L2 in the loss": {"penalty": lambda model: l2_penalty(model, lam)},
@@ -604,18 +601,16 @@ sparse = {name: np.array([sparsity(seed, **options) for seed in SEEDS]) for name
 for name, runs in sparse.items():
     print("{:15s} below 0.001: {:4.0%}   exactly 0: {:4.0%}   accuracy {:.3f}".format(name, *runs.mean(0)))
 tiny = sparse["L1 in the loss"][:, 0] - sparse["L2 in the loss"][:, 0]
-claim("L1 makes more weights tiny than L2 (share)", tiny, ">", 0.2, source="deck 000")
+claim("L1 makes more weights tiny than L2 (share)", tiny, ">", 0.15, source="deck 000")
 claim("L1 in the loss makes no exact zeros (share)", sparse["L1 in the loss"][:, 1], "<", 0.001, source="this lesson")
-claim("A proximal step makes exact zeros (share)", sparse["L1, proximal"][:, 1], ">", 0.015, source="this lesson")
+claim("A proximal step makes exact zeros (share)", sparse["L1, proximal"][:, 1], ">", 0.03, source="this lesson")
 
 # %% [markdown]
-# None. L1 makes 47% *tiny*, but a gradient step jumps over 0 and back. The proximal step stops at 0: 6% are exact
-# zeros. It
-# costs 2 points of accuracy here.
+# None. L1 makes a third of them *tiny*, but a gradient step jumps over 0 and back. The proximal step stops at 0: 9%
+# are exact zeros. Both cost about 3 points of accuracy here.
 #
 # Which parameters should be decayed? Usually matrices only. `decay_groups` makes **parameter groups**. Keras names
-# three
-# places for a penalty: *kernel*, *bias*, *activity* (the layer's outputs).
+# three places for a penalty: *kernel*, *bias*, *activity* (the layer's outputs).
 
 
 # %%
@@ -625,31 +620,34 @@ for group in torch.optim.AdamW(decay_groups(model, 0.01)).param_groups:
 
 
 WHERE = {
-    "nothing": lambda m: torch.zeros(()),
+    "nothing": None,
     "kernel": lambda m: l2_penalty(m, 1e-2, kinds=("kernel",)),
     "bias": lambda m: l2_penalty(m, 1e-2, kinds=("bias",)),
-    "activity": lambda m: 1e-2 * (m[:2](clean_sets[0][0][:100]) ** 2).mean(0).sum(),
 }
-for name, penalty in WHERE.items():
-    model = train(clean_sets[0], 0, hidden=[100], epochs=8, penalty=penalty, **FINAL)[0]
+for name in [*WHERE, "activity"]:
+    model = MLP(784, [100], 10, init="kaiming_normal", generator=make_generator(0))
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    with regularizers.ActivityPenalty(model, 1e-2, layers=[model.activation1], norm="l2") as activity:
+        options = {"optimizer": adam, "penalty": WHERE.get(name, activity)}
+        fit(model, clean_sets[0], loss_fn=F.cross_entropy, max_epochs=8, batch_size=32, seed=0, **options)
     sizes = [l2_penalty(model, 1.0, kinds=(kind,)).sqrt() for kind in ("kernel", "bias")]
-    print(
-        f"penalty on {name:8s} ‖W‖ {sizes[0]:5.2f}   ‖b‖ {sizes[1]:.3f}   hidden RMS {(model[:2](val_set[0]) ** 2).mean().sqrt():.2f}"
-    )
+    hidden = (model[:2](val_set[0]) ** 2).mean().sqrt()
+    print(f"penalty on {name:8s} ‖W‖ {sizes[0]:5.2f}   ‖b‖ {sizes[1]:.3f}   hidden RMS {hidden:.2f}")
 
 # %% [markdown]
-# Each penalty shrinks what it names. The activity penalty looks at 100 images in each step: it makes the hidden
-# values small and leaves the kernel alone.
+# Each penalty shrinks what it names. `ActivityPenalty` records what the hidden layer puts out in each step: the
+# hidden values fall to a quarter, and the kernel stays as it was.
 #
-# **Predict.** What does a penalty do to a *decision boundary*? We train on 80 noisy moons. Which map is the smoothest?
+# **Predict.** What does a penalty do to a *decision boundary*? We train on 80 noisy moons. Which
+# map is the smoothest?
 
 
 # %%
 def moons_model(seed, *, weight_decay=0.0, l1=0.0, dropout=0.0):
     """Train 100-100 on 80 noisy moons with all points in one batch."""
     model = MLP(2, [100, 100], 2, dropout=dropout, init="kaiming_normal", generator=make_generator(seed))
-    adam = torch.optim.AdamW(decay_groups(model, weight_decay), lr=0.01)
-    fit(model, make_two_moons(80, noise_std=0.35, seed=seed), loss_fn=F.cross_entropy, optimizer=adam, seed=seed, max_epochs=300,
+    adam = torch.optim.AdamW(decay_groups(model, weight_decay), lr=0.01, fused=True)
+    fit(model, make_two_moons(80, noise_std=0.35, seed=seed), loss_fn=F.cross_entropy, optimizer=adam, seed=seed, max_epochs=200,
         batch_size=80, penalty=(lambda m: l1_penalty(m, l1)) if l1 else None)  # fmt: skip
     return model.eval()
 
@@ -682,21 +680,19 @@ axes[0].set_ylabel("x₂")
 show(
     fig,
     alt="Decision boundaries on two noisy moons for five regularizers. Without any, the boundary curls around single points and colours are "
-    "saturated; with weight decay, L1 or dropout it becomes a smooth S or a nearly straight line.",
+    "saturated; weight decay of 1 and dropout soften it, L1 makes it smooth, weight decay of 10 nearly straight.",
 )
 
 # %% [markdown]
-# **Read the figure.** Without a penalty the network bends around single points and is sure everywhere.
-# L1 and dropout soften it.
-# Weight decay of 10 leaves nearly a straight line: too much. The gains on 4,000 new points are small, one to three
-# points.
+# **Read the figure.** Without a penalty the network bends around single points and is sure everywhere. Weight decay
+# of 1 and dropout soften the tongue around the intruders, L1 removes it. Weight decay of 10 leaves nearly a straight
+# line: too much. On 4,000 new points the gains are small, about two points at most.
 #
 # ## 7. Dropout
 #
-# Dropout sets each activation to 0 with probability $p$ in every training step: activations, not weights. To keep
-# the mean,
-# *inverted* dropout divides the rest by $1-p$ at once, so evaluation needs no scaling.
-# Deck 003's $p$ is the share that is *kept*; torch's is the share that is *dropped*.
+# Dropout sets each activation to 0 with probability $p$ in every training step: activations, not weights. To keep the
+# mean, *inverted* dropout divides the rest by $1-p$ at once, so evaluation needs no scaling. Deck 003's $p$ is the
+# share that is *kept*; torch's is the share that is *dropped*.
 
 
 # %%
@@ -715,8 +711,7 @@ class Dropout(nn.Module):
 
 # %% [markdown]
 # **Predict.** "My validation loss is lower than my training loss!" Luck, a bug, or dropout? Train with $p=0.5$ and
-# measure the training data
-# twice: as `fit` sees them (`loss`), and in evaluation mode (`eval_loss`).
+# measure the training data twice: as `fit` sees them (`loss`), and in evaluation mode (`eval_loss`).
 
 # %%
 kinds = {"30% noise": noisy_sets, "clean": clean_sets}
@@ -740,20 +735,21 @@ axes[0].legend()
 plot_dots(axes[1], rows, xlabel="validation accuracy", means=".3f")
 show(fig, alt="Left: the train-mode loss lies above the validation loss. Right: dropout gains with noise only.")
 # %%
-better = [sum(np.array(h["loss"]) > np.array(h["val_loss"])) for h in histories]
-honest = [sum(np.array(h["eval_loss"]) > np.array(h["val_loss"])) for h in histories]
-claim("Dropout: validation loss below the train-mode loss", better, ">=", 5, source="deck 000", unit="epochs")
-claim("Dropout: the same, both in evaluation mode", honest, "<=", 3, source="this lesson", unit="epochs")
-claim("30% noisy labels: dropout gains accuracy", gain["30% noise"], ">", 0.02, source="deck 000")
-claim("Clean labels: dropout gains little accuracy", gain["clean"], "<", 0.03, source="this lesson")
+better = np.array([sum(np.array(h["loss"]) > np.array(h["val_loss"])) for h in histories])
+honest = np.array([sum(np.array(h["eval_loss"]) > np.array(h["val_loss"])) for h in histories])
+print(f"of 16 epochs validation looks better in {better}, and with both in evaluation mode in {honest}")
+claim("Dropout: validation loss below the train-mode loss", better, ">=", 7, source="deck 000", unit="epochs")
+claim("Dropout: of these, by the mode alone", better - honest, ">=", 5, source="this lesson", unit="epochs")
+claim("30% noisy labels: dropout gains accuracy", gain["30% noise"], ">", 0.025, source="deck 000")
+claim("Clean labels: dropout gains no accuracy", gain["clean"], "<", 0.01, source="this lesson")
 
 # %% [markdown]
-# **Read the figure.** For 13 to 16 of 16 epochs validation looks better than training. Measured alike, that holds
-# for one epoch at most: a handicapped network was
-# compared with a healthy one. Dropout gains 7 to 13 points with noisy labels and nothing with clean ones.
+# **Read the figure.** In all 16 epochs validation looks better than training. Measured alike, it does so only in the
+# first one to three: a handicapped network was compared with a healthy one. Dropout gains 5 to 10 points with noisy
+# labels. With clean ones it costs 1 to 4: half of 128 units may be too few.
 #
-# **Variants.** `Dropout1d` and `Dropout2d` drop whole channels. `AlphaDropout` sets values to SELU's lower limit
-# and rescales, which keeps mean *and* standard deviation.
+# **Variants.** `Dropout1d` and `Dropout2d` drop whole channels. `AlphaDropout` sets values to SELU's lower limit and
+# rescales, which keeps mean *and* standard deviation.
 
 
 # %%
@@ -777,8 +773,8 @@ for layer in (
     print(f"{type(layer).__name__:20s} {text}   whole channels dropped {whole:4.0%}")
 
 # %% [markdown]
-# The first two rows, ours and torch's, agree. Only the Alpha variants keep the standard deviation at 1; plain
-# dropout with $p=0.5$ raises it by $\sqrt2$.
+# The first two rows, ours and torch's, agree. Only the Alpha variants keep the standard deviation at 1; plain dropout
+# with $p=0.5$ raises it by $\sqrt2$.
 #
 # **Predict.** Dropout together with BatchNorm: in which order?
 
@@ -792,8 +788,8 @@ ORDERS = {
 
 def order_accuracy(n, seed, **kind):
     model = MLP(784, [128, 128], 10, norm="batch", init="xavier_normal", generator=make_generator(seed), **kind)
-    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    fit(model, fashion(n, seed=seed), loss_fn=F.cross_entropy, optimizer=adam, max_epochs=8, seed=seed)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    fit(model, fashion(n, seed=seed), loss_fn=F.cross_entropy, optimizer=adam, max_epochs=6, seed=seed)
     return accuracy(model)
 
 
@@ -802,16 +798,17 @@ for name, kind in ORDERS.items():
         print(f"{name}, {n:4d} images: ", *(f"{order_accuracy(n, seed, **kind):.3f}" for seed in SEEDS))
 
 # %% [markdown]
-# Undecided: with 2,000 images the seeds of all three orders overlap. Whoever tells you the right order owes you a task.
+# Undecided: with 2,000 images the seeds of all three orders overlap. Whoever tells you the right
+# order owes you a task.
 #
 # ## 8. Calibration: being as sure as you are right
 #
-# A classifier that says "90% sure" should be right in 90% of such cases. The **expected calibration error** (ECE) sorts
-# predictions into bins by confidence and averages |confidence - accuracy|. *Label smoothing* trains towards
-# $1-\varepsilon$ plus
-# $\varepsilon/10$ for every class. *Monte Carlo dropout* leaves dropout on and averages many passes.
+# A classifier that says "90% sure" should be right in 90% of such cases. The **expected calibration error**
+# (ECE) sorts predictions into bins by confidence and averages |confidence - accuracy|. *Label smoothing* trains
+# towards $1-\varepsilon$ plus $\varepsilon/10$ for every class. *Monte Carlo dropout* leaves dropout on and
+# averages many passes.
 #
-# **Predict.** More smoothing, better calibration?
+# **Predict.** More smoothing, better calibration? And with 30% random labels: does smoothing protect the accuracy?
 
 
 # %%
@@ -833,11 +830,11 @@ def predict(model, passes=1):
 
 
 def smoothed(epsilon):
-    return lambda outputs, labels: F.cross_entropy(
-        outputs, labels, label_smoothing=epsilon if outputs.requires_grad else 0.0
-    )
+    return lambda outputs, labels: F.cross_entropy(outputs, regularizers.smooth_labels(labels, 10, epsilon))
 
 
+logits, labels = torch.eye(10)[:3], torch.arange(3)
+torch.testing.assert_close(smoothed(0.1)(logits, labels), F.cross_entropy(logits, labels, label_smoothing=0.1))
 torch.manual_seed(0)
 outcome = {"plain": [], "smoothing 0.05": [], "smoothing 0.2": [], "dropout": [], "MC dropout, 30 passes": []}
 for seed in SEEDS:
@@ -866,20 +863,35 @@ show(
 )
 saved, added = (np.subtract(ece[name], ece["smoothing 0.05"]) for name in ("plain", "smoothing 0.2"))
 claim("Label smoothing of 0.05 improves calibration (ECE saved)", saved, ">", 0.03, source="deck 000")
-claim("Smoothing of 0.2 overshoots (ECE added)", added, ">", 0.03, source="this lesson")
+claim("Smoothing of 0.2 overshoots (ECE added)", added, ">", 0.06, source="this lesson")
+
+
+def noisy_accuracy(seed, epsilon):
+    return accuracy(train(fashion(1000, 0.3, seed), seed, epochs=16, loss_fn=smoothed(epsilon), **FINAL)[0])
+
+
+plain = results["30% noise, to the end"] + [noisy_accuracy(seed, 0.0) for seed in (3, 4, 5)]
+smoothing = np.subtract([noisy_accuracy(seed, 0.1) for seed in range(6)], plain)
+stopping = np.subtract(results["30% noise, stopped"], results["30% noise, to the end"])
+print("smoothing of 0.1 gains", *(f"{g:+.3f}" for g in smoothing), f"mean {np.mean(smoothing):+.3f}")
+ahead = stopping.mean() - np.mean(smoothing)
+claim("30% noisy labels: early stopping gains more than smoothing (means)", ahead, ">", 0.04, source="this lesson")
 
 # %% [markdown]
 # **Read the figure.** The plain network is too sure, with an ECE near 0.10. Smoothing of 0.05 leaves about a
-# quarter of it; 0.2 overshoots and is too
-# *modest*, worse than nothing. MC dropout did not help:
-# after dropout training this network was already well calibrated (0.035), and averaging made it modest (0.067). It helps
-# a network that is too sure. Accuracy hardly moves in any row.
+# third of it; 0.2 overshoots and is too *modest*, worse than nothing. MC dropout did not help: after dropout
+# training this network was already well calibrated (0.04), and averaging made it modest (0.10). It helps a
+# network that is too sure.
+#
+# "Smoothing makes robust against wrong labels" (deck 001) is a weak effect at best. Of six seeds five gain and one
+# loses; the mean of 1.4 points is smaller than the spread of the seeds (2 points), and far from the 10 points of
+# early stopping.
 #
 # ## 9. Augmentation
 #
-# Augmentation changes each training image a little, every time anew: shift, turn, add noise, or mix two images and
-# their
-# labels (*mixup*). **Predict.** Does it raise the accuracy on the validation images as they are? On shifted ones?
+# Augmentation changes each training image a little, every time anew: shift, turn, add noise, or mix two
+# images and their labels (*mixup*). **Predict.** Does it raise the accuracy on the validation images as they
+# are? On shifted ones?
 
 
 # %%
@@ -907,8 +919,8 @@ AUGMENT = {
 def train_augmented(augment, seed, epochs=10):
     """A plain loop, because every batch is changed anew each time it is seen."""
     (inputs, labels), generator = clean_sets[seed], make_generator(seed)
-    model = MLP(784, [256, 256], 10, init="kaiming_normal", generator=generator)
-    adam, targets = torch.optim.Adam(model.parameters(), lr=1e-3), F.one_hot(labels, 10).float()
+    model = MLP(784, [128, 128], 10, init="kaiming_normal", generator=generator)
+    adam, targets = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), F.one_hot(labels, 10).float()
     for batch in (b for _ in range(epochs) for b in torch.randperm(len(inputs), generator=generator).split(32)):
         x, y = augment(inputs[batch], targets[batch], generator)
         adam.zero_grad()
@@ -928,14 +940,15 @@ for name, augment in AUGMENT.items():
 
 # %%
 for kind, name in (("shifted ±2 px", "shift ±2 px"), ("rotated ±15°", "rotate ±15°")):
-    for judged_on, op, bound, source in ((kind, ">", 0.02, "deck 000"), ("as they are", "<", 0.03, "this lesson")):
+    for judged_on, op, bound, source in ((kind, ">", 0.03, "deck 000"), ("as they are", "<", 0.01, "this lesson")):
         gain = augmented[name][judged_on] - augmented["none"][judged_on]
         claim(f"Trained with '{name}': gain on images {judged_on}", gain, op, bound, source=source, unit="accuracy")
 
 # %% [markdown]
-# **Read the table.** Each augmentation teaches the invariance it shows. Shifts gain about 13 points on shifted images and
-# turns about 7 on turned ones. On images as they are neither gains: shifts even cost 4 points. Noise and mixup
-# change every column by about a point at most. Augment with what you expect later.
+# **Read the table.** Each augmentation teaches the invariance it shows. Shifts gain about 12 points on shifted
+# images and turns about 7 on turned ones. On images as they are both cost accuracy, 5 points and 2: there is
+# more to learn in the same ten epochs. Noise and mixup change every column by two points at most. Augment with
+# what you expect later.
 #
 # ## Exercises
 #
@@ -945,8 +958,8 @@ for kind, name in (("shifted ±2 px", "shift ±2 px"), ("rotated ±15°", "rotat
 #
 # - **Split:** error = bias² + variance + noise; the sum was checked against a direct measurement.
 # - **Diagnose:** training error and gap, two numbers, four cases.
-# - **Choose:** more data first. Stopping and dropout pay with noisy labels, augmentation for a shifted test; on
-#   clean data they gained no accuracy.
+# - **Choose:** more data first. Stopping and dropout pay with noisy labels, augmentation for a shifted test; on clean
+#   data they cost accuracy.
 # - **Say exactly:** `weight_decay = 2λ` is λ‖w‖² for torch's SGD, momentum and Adam; AdamW is another method.
 # - **Explain:** a loss in training mode carries dropout's handicap. Compare in evaluation mode.
 # - **Calibrate:** smoothing of 0.05 helped, 0.2 hurt. Measure the ECE.
@@ -961,23 +974,22 @@ for kind, name in (("shifted ±2 px", "shift ±2 px"), ("rotated ±15°", "rotat
 # ## Errata of the decks
 #
 # - `000_467c1bb93614480d`: `weight_decay` is (λ/2)‖w‖², the L2 penalty is the *squared* norm, and "L2 a.k.a. weight
-#   decay" holds only where
-#   section 6 shows it. Double descent is about test risk (section 3).
+#   decay" holds only where section 6 shows it. Double descent is about test risk (section 3).
 # - `001_0a346410c39b1d06`: the decay factor is $1-2\eta\lambda$; dropout zeroes activations, not weights.
 # - `002_8e362a99924dbb37`: never rescale with torch's inverted dropout; its $p$ is *drop*. Tuning on the test risk
 #   contradicts the other decks.
-# - `003_f7e7d77f8dafb44a`: the dropout mask is 1, not $v_i$; inverted dropout scales by $1/(1-p)$; the manual L2
-#   has a factor 2 too many.
+# - `003_f7e7d77f8dafb44a`: the dropout mask is 1, not $v_i$; inverted dropout scales by $1/(1-p)$; the manual L2 has
+#   a factor 2 too many.
 # - `004_6954d930ac6e5b54`: masks are drawn per step, not per epoch.
 #
 # ## Sources
 #
-# - The five decks. M. Belkin et al.: *Reconciling modern machine-learning practice and the bias-variance
-#   trade-off*, PNAS 2019.
+# - The five decks. M. Belkin et al.: *Reconciling modern machine-learning practice and the bias-variance trade-off*,
+#   PNAS 2019.
 # - N. Srivastava et al.: *Dropout*, JMLR 2014. I. Loshchilov, F. Hutter: *Decoupled weight decay regularization*,
 #   ICLR 2019.
-# - L. Prechelt: *Early stopping, but when?*, 1998. Y. Gal, Z. Ghahramani: *Dropout as a Bayesian approximation*,
-#   ICML 2016.
-# - C. Guo et al.: *On calibration of modern neural networks*, ICML 2017. R. Müller et al.: *When does label
-#   smoothing help?*, NeurIPS 2019.
+# - L. Prechelt: *Early stopping, but when?*, 1998. Y. Gal, Z. Ghahramani: *Dropout as a Bayesian approximation*, ICML
+#   2016.
+# - C. Guo et al.: *On calibration of modern neural networks*, ICML 2017. R. Müller et al.: *When does label smoothing
+#   help?*, NeurIPS 2019.
 # - H. Zhang et al.: *mixup*, ICLR 2018. H. Xiao, K. Rasul, R. Vollgraf: *Fashion-MNIST*, arXiv:1708.07747.
