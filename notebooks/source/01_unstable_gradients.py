@@ -540,9 +540,10 @@ with warnings.catch_warnings(record=True), torch.autograd.detect_anomaly():  # i
 
 # %%
 unclipped_steps = [len(train(explosive(seed), seed).step_loss) for seed in SEEDS]
-clipped = accuracies(explosive, clip_norm=1.0)
-he = accuracies(lambda seed: make_mlp(seed, init="kaiming_normal"))
-print(f"clipped {np.round(clipped, 3)}, He without clipping {np.round(he, 3)}")
+starts = [(make_mlp(seed, init="kaiming_normal"), explosive(seed)) for seed in SEEDS]
+runs = [[train(good, s), train(bad, s, clip_norm=1.0)] for s, (good, bad) in zip(SEEDS, starts, strict=True)]
+he, clipped = np.mean([[run["val_accuracy"][-3:] for run in pair] for pair in runs], axis=2).T  # single epochs dip
+print(f"mean of the last three epochs: clipped {np.round(clipped, 3)}, He without clipping {np.round(he, 3)}")
 claim("Without clipping the loss is NaN within 5 steps", unclipped_steps, "<=", 5, source="deck 001", unit="steps")
 claim("Clipping to norm 1 rescues the run", clipped, ">", 0.4, source="deck 001", unit="accuracy")
 claim("He's initialization beats clipping (difference)", np.subtract(he, clipped), ">", 0.05, source="this lesson")
