@@ -27,6 +27,7 @@ LAYERS = {
     "init": 1,
     "layers": 1,
     "regularizers": 1,
+    "losses": 1,
     "optim": 1,
     "schedules": 1,
     "diagnosis": 1,
@@ -46,16 +47,29 @@ LAYERS = {
 # The order inside a subpackage; its ``__init__`` (here "") re-exports. Homework modules are independent of each other.
 INSIDE = {
     "kan": {"bsplines": 0, "layer": 1, "network": 2, "grid": 3, "pruning": 3, "symbolic": 3, "plots": 3, "": 4},
+    "preprocessing": {"augmentation": 0, "cleaning": 0, "columns": 0, "": 1},
+    "tabular": {"_layers": 0, "_inputs": 1, "networks": 2, "ensemble": 2, "transformer": 2, "": 3},
+    "estimators": {"_data": 0, "_members": 0, "_base": 1, "mlp": 2, "kan": 2, "": 3},
+    "evaluation": {"statistics": 0, "ranks": 0, "execution": 0, "validation": 1, "figures": 1, "comparison": 2, "": 3},
+    "search": {
+        "spaces": 0, "study": 1, "figures": 1, "importance": 2, "objective": 2, "tuning": 3, "samplers": 4, "": 5,
+    },
     "training": {
         "history": 0, "batches": 0, "checkpoints": 0, "nonfinite": 1, "callbacks": 1, "measuring": 1, "loop": 2, "": 3,
     },
 }  # fmt: skip
 # Edges inside a layer that are meant.
-SIBLINGS = {("monitoring", "diagnosis"), ("search", "evaluation"), ("cli", "build"), ("cli", "claims")}
+SIBLINGS = {
+    ("monitoring", "diagnosis"),
+    ("tabular", "models"),
+    ("search", "evaluation"),
+    ("cli", "build"),
+    ("cli", "claims"),
+}
 # Imported inside the function that uses them, so that importing a module of ours stays cheap.
 HEAVY = {
-    "IPython", "dask", "ipykernel", "ipywidgets", "jupyter_client", "jupytext", "lightgbm", "livelossplot", "nbclient",
-    "nbformat", "optuna", "sympy", "tensorboard", "torchviz", "xgboost",
+    "IPython", "dask", "distributed", "ipykernel", "ipywidgets", "jupyter_client", "jupytext", "lightgbm",
+    "livelossplot", "nbclient", "nbformat", "optuna", "sympy", "tensorboard", "torchviz", "wandb", "xgboost",
 }  # fmt: skip
 MAX_LINES = 400
 
