@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import hashlib
 import importlib.util
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from scipy import integrate
 from sklearn import datasets as sklearn_datasets
 
 from course_utils import datasets
@@ -689,6 +691,57 @@ def test_projectile_obeys_its_law_and_newtons() -> None:
     assert 1 <= height.min() < height.max() <= 9
 
 
+def flight(speed: float, height: float, drag: float) -> float:
+    """Where scipy lets the stone land."""
+    gravity = 2 / 0.45**2
+
+    def rates(_: float, state: NDArray[np.float64]) -> list[float]:
+        right, down = state[2:]
+        slowing = drag * np.hypot(right, down)
+        return [right, down, -slowing * right, gravity - slowing * down]
+
+    def ground(_: float, state: NDArray[np.float64]) -> float:
+        return float(state[1]) - height
+
+    ground.terminal = True  # type: ignore[attr-defined]
+    start = [0.0, 0.0, speed, 0.0]
+    solution = integrate.solve_ivp(rates, (0, 1e3), start, events=ground, rtol=1e-9, atol=1e-12)
+    return float(solution.y[0, -1])
+
+
+@pytest.mark.parametrize("drag", [0.006, 0.13, 1.0])
+@pytest.mark.parametrize("speed_range", [(1.0, 20.0), (100.0, 300.0)])
+def test_projectile_in_air_lands_where_scipy_says(drag: float, speed_range: tuple[float, float]) -> None:
+    inputs, distance = datasets.make_projectile(6, drag=drag, speed_range=speed_range, seed=2)
+    expected = [[flight(speed, height, drag)] for speed, height in inputs.double().tolist()]
+    torch.testing.assert_close(distance.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-7)
+
+
+def test_projectile_with_little_air_approaches_the_law() -> None:
+    inputs, distance = datasets.make_projectile(50, drag=1e-9, speed_range=(0.0, 5.0), height_range=(0.0, 3.0))
+    same_inputs, in_vacuum = datasets.make_projectile(50, speed_range=(0.0, 5.0), height_range=(0.0, 3.0))
+    assert torch.equal(inputs, same_inputs)
+    torch.testing.assert_close(distance, in_vacuum, rtol=1e-6, atol=1e-7)
+
+
+def test_projectile_without_a_height_lands_at_once() -> None:
+    _, distance = datasets.make_projectile(5, drag=0.1, height_range=(0.0, 5e-324))  # uniform: 0 or the least number
+    assert (distance < 1e-4).all()
+
+
+def test_projectile_flies_less_far_the_more_air_there_is() -> None:
+    distances = [datasets.make_projectile(50, drag=drag)[1] for drag in (0.0, 0.01, 0.1, 1.0)]
+    assert all((near < far).all() for far, near in itertools.pairwise(distances))
+
+
+def test_projectile_noise_is_that_of_the_measurement() -> None:
+    inputs, distance = datasets.make_projectile(2_000, drag=0.01, noise_std=0.5, seed=1)
+    clean_inputs, clean = datasets.make_projectile(2_000, drag=0.01, seed=1)
+    assert torch.equal(inputs, clean_inputs)
+    assert (distance - clean).std() == pytest.approx(0.5, rel=0.05)
+    assert (distance - clean).mean() == pytest.approx(0, abs=0.05)
+
+
 def sorted_rows(points: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     rows = np.column_stack([labels, points]).astype(np.float32).round(5) + np.float32(0.0)  # no negative zeros
     return rows[np.lexsort(rows.T)]
@@ -736,6 +789,8 @@ def test_checkerboard_neighbours_differ_and_the_cell_at_the_origin_is_0() -> Non
         (lambda: datasets.make_polynomial(5, noise_std=-1), r"noise_std must be in \[0, inf\), got -1"),
         (lambda: datasets.make_polynomial(5, x_range=(2, 2)), r"x_range\[1\] must be in \(2, inf\), got 2"),
         (lambda: datasets.make_projectile(5, height_range=(-1, 2)), r"height_range\[0\] must be in \[0, inf\), got -1"),
+        (lambda: datasets.make_projectile(5, drag=-0.1), r"drag must be in \[0, 1\], got -0.1"),
+        (lambda: datasets.make_projectile(5, drag=1.1), r"drag must be in \[0, 1\], got 1.1"),
         (lambda: datasets.make_circles(5, factor=1), r"factor must be in \(0, 1\), got 1"),
         (lambda: datasets.make_spirals(5, n_arms=1), "n_arms must be at least 2, got 1"),
         (lambda: datasets.make_spirals(2, n_arms=3), "n_samples must be at least 3, got 2"),
