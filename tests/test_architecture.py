@@ -50,7 +50,7 @@ INSIDE = {
     "preprocessing": {"augmentation": 0, "cleaning": 0, "columns": 0, "": 1},
     "tabular": {"_layers": 0, "_inputs": 1, "networks": 2, "ensemble": 2, "transformer": 2, "": 3},
     "estimators": {"_data": 0, "_members": 0, "_base": 1, "mlp": 2, "kan": 2, "": 3},
-    "evaluation": {"statistics": 0, "ranks": 0, "execution": 0, "validation": 1, "figures": 1, "comparison": 2, "": 3},
+    "evaluation": {"statistics": 0, "ranks": 0, "execution": 0, "validation": 1, "results": 1, "comparison": 2, "": 3},
     "search": {
         "spaces": 0, "study": 1, "figures": 1, "importance": 2, "objective": 2, "tuning": 3, "samplers": 4, "": 5,
     },
