@@ -17,7 +17,8 @@ test: $(READY) unit
 
 unit: $(READY)
 	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy
-	$(RUN)/pytest
+	$(RUN)/pytest -n 2 -m "not slow"
+	$(RUN)/pytest -m slow
 
 notebooks: $(READY)
 	$(RUN)/course build

@@ -238,6 +238,7 @@ def test_other_slashes_are_no_machine_paths(text: str) -> None:
 # ----------------------------------------------------------------------------------- building, with kernels (seconds)
 
 
+@pytest.mark.slow
 def test_forced_rebuild_gives_the_same_bytes_and_a_fresh_notebook_is_left_alone(clone: Path) -> None:
     figure = "import matplotlib.pyplot as plt\n\nplt.plot([1, 2, 4])\nplt.show()"
     here = "import os\n\nassert os.listdir() == []\nprint({'x', 'y', 'z', 'w', 'v'})"
@@ -258,6 +259,7 @@ def test_forced_rebuild_gives_the_same_bytes_and_a_fresh_notebook_is_left_alone(
     assert build_all([target])["01_a"].status == "fresh"
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_is_left_untouched_and_the_others_are_built(clone: Path) -> None:
     targets = [
         add_source(clone, "01_good", f"import sys\nassert sys.executable == {sys.executable!r}"),
@@ -282,6 +284,7 @@ def test_a_failing_notebook_is_left_untouched_and_the_others_are_built(clone: Pa
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_fresh_template_builds_with_its_claim_and_is_lintable(clone: Path) -> None:
     path = new_lesson(clone, "09_my_topic")
     (target,) = lesson_targets(clone)
@@ -297,6 +300,7 @@ def test_the_fresh_template_builds_with_its_claim_and_is_lintable(clone: Path) -
         assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_build_itself_is_an_outcome(clone: Path) -> None:
     target = add_source(clone, "01_a", "1")
     target.source.unlink()

@@ -551,6 +551,7 @@ def by_value() -> Iterator[None]:
         library.unregister_pickle_by_value(module)
 
 
+@pytest.mark.slow
 def test_loky_survives_killed_workers_and_equals_sequential(tmp_path: Path, by_value: None) -> None:
     X, y = line_data()
     models: dict[str, Any] = {
@@ -587,6 +588,7 @@ def cluster(by_value: None) -> Iterator[Any]:
         yield client
 
 
+@pytest.mark.slow
 @pytest.mark.enable_socket
 def test_dask_loses_nothing_when_a_worker_process_is_killed(cluster: Any, tmp_path: Path) -> None:
     X, y = line_data()
@@ -662,7 +664,7 @@ def test_conclusion_names_the_best_and_what_it_cannot_be_told_from() -> None:
     assert result.conclusion() == (
         "On boston, A is better than B by 1.02 RMSE (95% CI 0.864 to 1.18, p < 0.001); A and C can't be told apart "
         "(difference 0.0200 RMSE, 95% CI −0.184 to 0.224, p = 0.8). (Corrected resampled t-test over 5 "
-        "splits, p adjusted by Holm's method for 3 comparisons.)"
+        "splits, p adjusted by Holm's method for 3 comparisons, intervals not.)"
     )
     test = corrected_resampled_ttest(np.subtract(B, A), test_fraction=0.2)
     assert (f"{test.low:.3f}", f"{test.high:.2f}") == ("0.864", "1.18")
@@ -672,7 +674,7 @@ def test_conclusion_with_a_baseline_adjusts_for_fewer_comparisons() -> None:
     text = made_up({"data": {"B": B, "A": A, "C": C}}).conclusion(baseline="B", level=0.9)
     assert text.startswith("B is worse than A by 1.02 RMSE (90% CI 0.900 to 1.14, p < 0.001)")
     assert " and than C by 1.00 RMSE (90% CI 0.825" in text
-    assert text.endswith("p adjusted by Holm's method for 2 comparisons.)")
+    assert text.endswith("p adjusted by Holm's method for 2 comparisons, intervals not.)")
 
     # One comparison, no adjustment; accuracies, so that the signs turn.
     up = made_up({"data": {"A": A, "B": B}}, lower=False).conclusion(baseline="A")

@@ -60,6 +60,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "check"), CHECKS)
 def test_scikit_learns_checks(estimator: Estimator, check: Callable[[Estimator], None]) -> None:
     check(estimator)
@@ -587,6 +588,7 @@ def test_a_generator_as_random_state_moves_on() -> None:
     assert (fits[0] != fits[1]).any()
 
 
+@pytest.mark.slow
 def test_pickle_predicts_the_same_in_another_process(tmp_path: Path) -> None:
     frame, y = mixed()
     model = MLPClassifier(random_state=0, **TINY).fit(frame, y > 0)

@@ -479,6 +479,7 @@ def test_oracle_tensorboard_file_holds_the_same_numbers(kind: Any, tmp_path: Pat
             torch.testing.assert_close(written, monitor.values(quantity)[:, column], equal_nan=True)
 
 
+@pytest.mark.slow
 def test_behaviour_the_import_draws_in_nothing_heavy() -> None:
     heavy = "{'pandas', 'matplotlib', 'tensorboard', 'IPython'}"
     code = f"import sys, course_utils.monitoring; print(sorted({heavy} & set(sys.modules)))"

@@ -44,7 +44,7 @@ from course_utils.search import (
     study,
     tune,
 )
-from course_utils.search.figures import natural_units, plot_history, plot_samplers
+from course_utils.search.figures import natural_units, plot_history, plot_parallel, plot_samplers, plot_slices
 from course_utils.search.spaces import check_space, grid_axes, positions
 
 optuna = pytest.importorskip("optuna")
@@ -520,8 +520,11 @@ def stop_after(n_fits: int) -> None:
 
 @pytest.mark.parametrize(
     ("storage", "sampler", "n_trials"),
-    [("study.journal", "tpe", 16), ("deep/study.log", "grid", 12), ("sqlite:///{}/study.db", "random", 8)],
-)
+    [
+        ("study.journal", "tpe", 16), ("deep/study.log", "grid", 12),
+        pytest.param("sqlite:///{}/study.db", "random", 8, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_interrupted_and_resumed_is_as_if_nothing_had_happened(
     tmp_path: Path, storage: str, sampler: str, n_trials: int
 ) -> None:
@@ -670,6 +673,7 @@ def say(process: subprocess.Popen[str], word: str) -> None:
         process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_processes_share_a_journal_and_survive_a_kill(tmp_path: Path) -> None:
     """Two processes share one study; a third is killed in its second trial, and nothing of the three is lost."""
     place = tmp_path / "study.journal"
@@ -709,6 +713,7 @@ def test_processes_share_a_journal_and_survive_a_kill(tmp_path: Path) -> None:
     assert [t.user_attrs["retry_of"] for t in stored.trials if "retry_of" in t.user_attrs] == [1]
 
 
+@pytest.mark.slow
 def test_killed_model_based_search_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     place = tmp_path / "study.journal"
     process = start(place, 16, "tpe", hang_at=13 * 3 + 2)
@@ -722,6 +727,7 @@ def test_killed_model_based_search_goes_on_as_if_nothing_had_happened(tmp_path: 
     same(toy(16, storage=place, prune=False).trials, toy(16, prune=False).trials)
 
 
+@pytest.mark.slow
 def test_several_processes_of_one_call() -> None:
     space = {"alpha": Float(0.1, 1000.0, log=True)}
     options: dict[str, Any] = {"space": space, "n_trials": 9, "sampler": "random", "prune": False, "progress": False}
@@ -752,6 +758,18 @@ def test_queue_hands_out_so_many_and_no_more() -> None:
     assert queue.next_trial() is None
     queue.study.tell(repeated, 1.0)
     assert [trial.number for trial in queue.finished()] == [repeated.number]
+
+
+def test_lost_trials_are_repeated_in_their_order() -> None:
+    with study.quiet():
+        queue = queue_on(3)
+    for trial in [queue.next_trial() for _ in range(3)]:
+        assert trial is not None
+        queue.abandon(trial)
+    repeated = [queue.next_trial() for _ in range(3)]
+
+    assert [trial.user_attrs["retry_of"] for trial in repeated if trial is not None] == [0, 1, 2]
+    assert queue.next_trial() is None
 
 
 def test_queue_drops_a_trial_too_many_and_a_second_repetition() -> None:
@@ -871,10 +889,12 @@ def test_importance_needs_something_to_explain(n: int, spread: float, got: str) 
 def test_pictures_say_what_they_show(result: TuningResult) -> None:
     importance = result.plot_importance()
     assert isinstance(importance, Axes)
-    widths = [bar.get_width() for bar in importance.patches[:3]]  # type: ignore[attr-defined]
+    *widths, rest = [bar.get_width() for bar in importance.patches]  # type: ignore[attr-defined]
     assert widths == list(result.importance().values())
-    assert "fANOVA of 40 trials" in texts(importance.figure)  # type: ignore[arg-type]
-    assert "interactions" in texts(importance.figure)  # type: ignore[arg-type]
+    assert rest == pytest.approx(1 - sum(widths))
+    shown = texts(importance.figure)  # type: ignore[arg-type]
+    assert "fANOVA of 40 trials" in shown
+    assert "interactions" in shown
 
     slices = result.plot_slices()
     panels = [ax for ax in slices.axes if ax.get_xlabel() in SPACE]
@@ -882,8 +902,9 @@ def test_pictures_say_what_they_show(result: TuningResult) -> None:
     assert all(len(np.asarray(ax.collections[0].get_offsets())) == 40 for ax in panels)
     ring = np.asarray(panels[0].collections[1].get_offsets())
     np.testing.assert_allclose(ring, [[np.log10(result.best_params["a"]), result.best_score]])
-    assert "0.001" in texts(slices)
-    assert "(1, 2)" in texts(slices)
+    shown = texts(slices)
+    assert "0.001" in shown
+    assert "(1, 2)" in shown
 
     parallel = result.plot_parallel()
     assert "R² (higher is better)\nbest 20% of trials" in texts(parallel)
@@ -892,6 +913,19 @@ def test_pictures_say_what_they_show(result: TuningResult) -> None:
     heights = np.asarray(coloured[-1].get_ydata(), dtype=float)  # the best is on top
     expected = [(np.log10(result.best_params["a"]) + 3) / 6, (result.best_params["b"] - 1) / 7]
     np.testing.assert_allclose(heights[:2], expected)
+
+
+def test_pictures_of_an_error_take_the_smallest_for_the_best() -> None:
+    space = {"u": Float(0.0, 1.0), "v": Float(0.0, 1.0)}
+    params = {"u": [0.1, 0.5, 0.9, 0.3, 0.7], "v": [0.2, 0.6, 1.0, 0.4, 0.8]}
+    scores, scoring = [-3.0, -1.0, -2.0, -5.0, -4.0], "neg_root_mean_squared_error"
+
+    ring = plot_slices(params, scores, space, scoring=scoring).axes[0].collections[1]
+    np.testing.assert_allclose(np.asarray(ring.get_offsets()), [[0.5, 1.0]])
+
+    lines = plot_parallel(params, scores, space, scoring=scoring, highlight=0.4).axes[0].lines[:5]
+    heights = [np.asarray(line.get_ydata())[0] for line in lines if line.get_color() != "#CCCCCC"]
+    np.testing.assert_allclose(heights, [0.9, 0.5])  # the best on top
 
 
 def test_history_shows_best_pruned_and_failed() -> None:
@@ -979,7 +1013,9 @@ def test_a_grid_smaller_than_the_budget_is_drawn_to_its_end() -> None:
     assert compared.summary()["trials"].tolist() == [3, 8]
     figure = plot_samplers({"grid": [[1.0, 2.0, math.nan]], "random": [[1.0, 1.0, 3.0]]}, scoring="r2")
     assert [float(np.asarray(line.get_xdata())[0]) for line in figure.axes[1].lines] == [2.0, 3.0]
-    assert isinstance(compared.plot(), Figure)
+    grid, random = (np.asarray(line.get_xdata()).tolist() for line in compared.plot().axes[0].lines[:2])
+    assert grid == [1, 2, 3]
+    assert random == list(range(1, 9))
 
 
 @pytest.mark.parametrize(

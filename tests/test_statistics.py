@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Annotation
 from numpy.typing import NDArray
 from scipy import stats
 
 from course_utils.evaluation import statistics
 from course_utils.evaluation.ranks import critical_difference, friedman_test, plot_critical_difference
-from course_utils.evaluation.statistics import bootstrap_ci, corrected_resampled_ttest, holm
+from course_utils.evaluation.statistics import TestResult, bootstrap_ci, corrected_resampled_ttest, holm
 
 FloatArray = NDArray[np.float64]
 
@@ -175,6 +176,7 @@ def test_a_tuple_of_numbers_is_one_sample() -> None:
 def test_corrected_test_equals_a_computation_by_hand() -> None:
     # mean 5/2, s² = 5/3, factor 1/4 + 0.2/0.8 = 1/2, standard error √(5/6)
     result = corrected_resampled_ttest([1, 2, 3, 4], test_fraction=0.2)
+    assert isinstance(result, TestResult)  # whose name, imported here, pytest must not take for tests
     assert result.mean == 2.5
     assert result.t == pytest.approx(2.5 / math.sqrt(5 / 6), rel=1e-12)
     assert result.df == 3
@@ -421,6 +423,13 @@ def test_lower_is_better_reverses_the_ranks_and_columns_name_the_models() -> Non
     assert list(critical_difference(scores.to_numpy()).ranks) == ["model 3", "model 2", "model 1"]
 
 
+def test_tied_models_keep_their_order() -> None:
+    names = [f"m{index}" for index in range(12)]
+    scores = np.tile(np.arange(12) % 3, (4, 1))  # 2, 5, 8 and 11 share the first place
+    ordered = critical_difference(scores, names=names).ranks
+    assert list(ordered) == [f"m{index}" for first in (2, 1, 0) for index in range(first, 12, 3)]
+
+
 def test_rank_tests_refuse() -> None:
     for test in (friedman_test, critical_difference):
         with pytest.raises(ValueError, match=r"at least \(2, 3\), got shape \(5, 2\)"):
@@ -462,7 +471,12 @@ def test_diagram_shows_names_ranks_groups_and_the_critical_difference() -> None:
         pytest.approx((result.ranks[group[0]], result.ranks[group[-1]]), abs=0.03) for group in result.groups
     ]
     bar = next(line for line in ax.get_lines() if line.get_marker() == "|")
-    assert abs(np.ptp(np.asarray(bar.get_xdata(), dtype=float))) == pytest.approx(result.cd)
+    assert np.asarray(bar.get_xdata(), dtype=float) == pytest.approx([4, 4 - result.cd])  # inside the axis
+    ends = {text.get_text().partition(" (")[0]: text.xy[0] for text in ax.texts if isinstance(text, Annotation)}
+    assert [ends[name] for name in result.ranks] == [1, 1, 4, 4]  # the better half on the right
+    low, high = ax.get_ylim()
+    heights = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
+    assert low < heights.min() < heights.max() < high
 
 
 @pytest.mark.parametrize(("n", "k"), [(2, 3), (20, 9), (30, 4)])

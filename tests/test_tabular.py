@@ -529,6 +529,13 @@ def test_dropout_acts_in_training_and_only_there(make: Make, options: dict[str, 
     assert torch.equal(model(inputs), model(inputs))
 
 
+def test_residual_dropout_drops_all_that_a_block_adds() -> None:
+    model = FTTransformer(2, (), 1, n_blocks=2, d_token=8, n_heads=2, residual_dropout=1 - 1e-12)
+    tokens = randn(4, 3, 8).float()
+    for block in model.blocks:
+        assert torch.equal(block(tokens)[0], tokens)
+
+
 # --------------------------------------------------------------------------------------------------- FT-Transformer
 
 

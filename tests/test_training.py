@@ -903,6 +903,7 @@ def test_the_live_plot_draws_a_panel_a_metric_in_the_courses_colours(monkeypatch
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_importing_training_loads_no_plotting_or_progress_packages() -> None:
     heavy = ["matplotlib", "pandas", "tqdm", "livelossplot", "IPython", "seaborn"]
     code = (

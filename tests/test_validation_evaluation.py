@@ -21,15 +21,18 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.metrics import make_scorer, mean_absolute_error, r2_score
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils.parallel import Parallel
 
+from course_utils.estimators import MLPClassifier, MLPRegressor
 from course_utils.evaluation import (
     DeepEnsemble,
     corrected_resampled_ttest,
     cross_validate,
     expected_calibration_error,
+    validation,
 )
 
 FloatArray = NDArray[np.float64]
@@ -164,13 +167,15 @@ def test_predictions_of_two_outputs_and_of_labels_keep_their_shape_and_type() ->
 def test_probabilities_are_aligned_where_a_fold_lacks_a_class() -> None:
     order = [np.arange(50), np.arange(50, 150)]
     splits = [(order[1], order[0]), (order[0], order[1])]
-    target = np.where(SPECIES == 2, "z", np.where(np.arange(150) % 2, "m", "b"))
-    result = cross_validate(DecisionTreeClassifier(), IRIS, target, cv=splits, predictions="predict_proba")
-    assert result.predictions is not None
-    assert result.predictions.shape == (1, 150, 3)
-    np.testing.assert_allclose(result.predictions.sum(axis=-1), 1)
-    assert (result.predictions[0, 50:, 2] == 0).all()  # trained on the first fifty, where no z is
-    assert set(np.unique(result.predictions[0, 50:, :2])) == {0, 1}
+    for rare, column in (("a", 0), ("c", 1), ("z", 2)):
+        target = np.where(SPECIES == 2, rare, np.where(np.arange(150) % 2, "m", "b"))
+        result = cross_validate(DecisionTreeClassifier(), IRIS, target, cv=splits, predictions="predict_proba")
+        assert result.predictions is not None
+        assert result.predictions.shape == (1, 150, 3)
+        np.testing.assert_allclose(result.predictions.sum(axis=-1), 1)
+        unseen = result.predictions[0, 50:]  # by a model of the first fifty rows, where the rare class is not
+        assert (unseen[:, column] == 0).all()
+        assert set(np.unique(np.delete(unseen, column, axis=1))) == {0, 1}
 
 
 def test_model_stays_unfitted_and_errors_are_raised() -> None:
@@ -179,6 +184,10 @@ def test_model_stays_unfitted_and_errors_are_raised() -> None:
     assert not hasattr(model, "coef_")
     with pytest.raises(ValueError, match="Input X contains NaN"):
         cross_validate(model, np.where(X > 0.1, np.nan, X), Y)
+    with_gap = X.copy()
+    with_gap[0] = np.nan  # four of five splits train on this row, one tests on it
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        cross_validate(model, with_gap, Y, scoring=lambda model, X, y: 0.0)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +293,11 @@ def test_random_states_inside_a_pipeline_are_set() -> None:
     assert base[-1].regressor.random_state is None
     assert (ensemble.predict_std(X) > 0).any()
 
+    several = DeepEnsemble(make_pipeline(QuantileTransformer(n_quantiles=9), TREE), 3, random_state=0).fit(X, Y)
+    states = [step.random_state for member in several.estimators_ for _, step in member.steps]
+    assert None not in states
+    assert len(set(states)) == 6
+
 
 def test_weights_reach_the_members() -> None:
     weights = np.random.default_rng(0).integers(0, 3, size=len(X))
@@ -329,6 +343,75 @@ def test_ensemble_refuses(
 ) -> None:
     with pytest.raises(error, match=message):
         ensemble.fit(X, (Y > 150).astype(int), **options)
+
+
+# ---------------------------------------------------------------------------------------------------- our networks
+
+SMALL: dict[str, Any] = {"n_members": 2, "hidden_features": (8,), "max_epochs": 3, "patience": None}
+LEVELS = np.array(["low", "high"])[(Y > 150).astype(int)]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_networks_as_one() -> None:
+    """One test of three, because starting the processes takes longer than all that they do."""
+    # Threads may split a sum otherwise in a process of its own, and training carries the last digit on.
+    cases: list[tuple[Any, NDArray[Any], str]] = [
+        (MLPRegressor(**SMALL, random_state=0), Y, "predict"),
+        (MLPClassifier(**SMALL, random_state=0), LEVELS, "predict_proba"),
+    ]
+    for model, target, method in cases:
+        one, two = (cross_validate(model, X, target, cv=3, predictions=method, n_jobs=jobs) for jobs in (None, 2))
+        assert one.predictions is not None
+        assert two.predictions is not None
+        np.testing.assert_allclose(two.predictions, one.predictions, rtol=1e-4)
+        columns = ["repeat", "fold", "n_train", "n_test", "test_score", "train_score"]
+        pd.testing.assert_frame_equal(two.table[columns], one.table[columns], rtol=1e-3, atol=1e-4)
+        assert not hasattr(model, "n_features_in_")
+
+    alone, shared = (
+        DeepEnsemble(MLPRegressor(**SMALL), 2, random_state=0, n_jobs=jobs).fit(X, Y) for jobs in (None, 2)
+    )
+    np.testing.assert_allclose(shared.predict(X), alone.predict(X), rtol=1e-4)
+
+
+def test_jobs_reach_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The argument's way alone: that the result is the same is shown by the test above."""
+    asked: list[Any] = []
+    original = model_selection.cross_validate
+
+    def remember(*args: Any, n_jobs: int | None, **options: Any) -> Any:
+        asked.append(n_jobs)
+        return original(*args, n_jobs=1, **options)
+
+    monkeypatch.setattr(model_selection, "cross_validate", remember)
+    cross_validate(Ridge(), X, Y, n_jobs=2)
+    cross_validate(Ridge(), X, Y)
+    assert asked == [2, None]
+
+    def remember_parallel(*, n_jobs: int | None) -> Any:
+        asked.append(n_jobs)
+        return Parallel(n_jobs=1)
+
+    asked.clear()
+    monkeypatch.setattr(validation, "Parallel", remember_parallel)
+    DeepEnsemble(Ridge(), 2, n_jobs=2).fit(X, Y)
+    DeepEnsemble(Ridge(), 2).fit(X, Y)
+    assert asked == [2, None]
+
+
+def test_an_ensemble_of_networks_is_the_mean_of_networks_with_other_seeds() -> None:
+    ensemble = DeepEnsemble(MLPRegressor(**SMALL), 3, random_state=0).fit(X, Y)
+    alone = [MLPRegressor(**SMALL, random_state=m.random_state).fit(X, Y).predict(X) for m in ensemble.estimators_]
+    np.testing.assert_allclose(ensemble.predict(X), np.mean(alone, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(ensemble.predict_std(X), np.std(alone, axis=0), rtol=1e-4)
+    assert (ensemble.predict_std(X) > 0).all()
+
+    classifier = DeepEnsemble(MLPClassifier(**SMALL), 3, random_state=0).fit(X, LEVELS)
+    members = [MLPClassifier(**SMALL, random_state=m.random_state).fit(X, LEVELS) for m in classifier.estimators_]
+    probabilities = np.mean([member.predict_proba(X) for member in members], axis=0)
+    np.testing.assert_allclose(classifier.predict_proba(X), probabilities, rtol=1e-6)
+    assert classifier.classes_.tolist() == ["high", "low"]
+    assert classifier.predict(X).tolist() == classifier.classes_[probabilities.argmax(axis=1)].tolist()
 
 
 # ----------------------------------------------------------------------------------------------------- calibration

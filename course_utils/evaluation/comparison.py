@@ -69,6 +69,8 @@ def compare_models(
         n_jobs: processes of ``backend="loky"``; -1 for one per processor. The other backends ignore it.
         backend: ``"loky"`` (joblib's processes on this machine), ``"sequential"`` (in this process) or ``"dask"`` (on
             the cluster of a ``distributed.Client``; its workers need this package, and its threads are the jobs).
+            Peak memory measured for 10⁵ rows × 20 columns, ridge and boosting: 230 MiB in this process, of which 176
+            before the call; 515 MiB with loky and two processes, all together.
         client: for ``backend="dask"``; by default the client made last.
         cache: folder for finished fits; made if it does not exist. A fit is found again if the content of data and
             split, estimator class and parameters, scorer and the versions of the libraries are the same.

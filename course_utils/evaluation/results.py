@@ -290,7 +290,9 @@ def verdict_sentences(
     for verdict in verdicts:
         if not verdict.differs:
             clauses.append(f"{reference} and {verdict.other} can't be told apart ({_interval(verdict, metric)})")
-    adjusted = f", p adjusted by Holm's method for {n_comparisons} comparisons" if n_comparisons > 1 else ""
+    adjusted = (
+        f", p adjusted by Holm's method for {n_comparisons} comparisons, intervals not" if n_comparisons > 1 else ""
+    )
     return (
         f"{f'On {where}, ' if where else ''}{'; '.join(clauses)}. "
         f"(Corrected resampled t-test over {n_splits} splits{adjusted}.)"
