@@ -45,6 +45,7 @@ class Claim:
         bound: what every measured number is compared with.
         source: deck or paper that makes the claim.
         unit: unit of ``measured`` and ``bound``, or an empty string.
+        over: what the measured numbers run over.
     """
 
     statement: str
@@ -53,6 +54,7 @@ class Claim:
     bound: float
     source: str
     unit: str = ""
+    over: str = "seeds"
 
     @property
     def holds(self) -> bool:
@@ -65,11 +67,11 @@ class Claim:
         return len(self.measured)
 
     def measured_text(self) -> str:
-        """The measurement in words: a number, or the range over the seeds."""
+        """The measurement in words: a number, or the range over the seeds (or folds, …)."""
         low, high = min(self.measured), max(self.measured)
         numbers = _format(low) if low == high else f"{_format(low)} … {_format(high)}"
-        seeds = f" over {self.seeds} seeds" if self.seeds > 1 else ""
-        return f"{numbers}{self._unit()}{seeds}"
+        over = f" over {self.seeds} {self.over}" if self.seeds > 1 else ""
+        return f"{numbers}{self._unit()}{over}"
 
     def bound_text(self) -> str:
         """The comparison in words, e.g. ``≥ 0.5``."""
@@ -106,6 +108,7 @@ def claim(
     *,
     source: str,
     unit: str = "",
+    over: str = "seeds",
 ) -> None:
     """Show a claim with its measurement, and raise when the measurement contradicts it.
 
@@ -118,6 +121,7 @@ def claim(
         bound: the asserted bound. Choose it at about half the effect, never at its edge.
         source: who makes the claim: a deck's file number, a paper, or ``"this lesson"``.
         unit: unit of the numbers, if they have one.
+        over: what several numbers run over, in the plural, if it is not seeds: ``"folds"``, ``"tables"``.
 
     Raises:
         ClaimError: a measurement does not satisfy the comparison. The line is shown first.
@@ -129,7 +133,7 @@ def claim(
     values = tuple(np.asarray(measured, dtype=float).ravel().tolist())
     if not values:
         raise ValueError("measured must hold at least one number, got an empty sequence")
-    made = Claim(statement, values, op, float(bound), source, unit)
+    made = Claim(statement, values, op, float(bound), source, unit, over)
     display = notebook_display() or print
     display(made)
     if not made.holds:

@@ -115,8 +115,8 @@ def _claim_row(record: dict[str, Any]) -> tuple[str, ...]:
     from course_utils.claims import Claim
 
     measured = tuple(float(value) for value in record["measured"])
-    unit = record.get("unit", "")
-    made = Claim(record["statement"], measured, record["op"], record["bound"], record["source"], unit)
+    rest = record.get("unit", ""), record.get("over", "seeds")
+    made = Claim(record["statement"], measured, record["op"], record["bound"], record["source"], *rest)
     return record["lesson"], made.statement, made.measured_text(), made.bound_text(), made.source
 
 

@@ -18,6 +18,12 @@ def test_a_true_claim_shows_one_line(capsys: pytest.CaptureFixture[str]) -> None
     )
 
 
+def test_numbers_may_run_over_something_else_than_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    claim("Every fold agrees", [1.0, 2.0], ">", 0.5, source="this lesson", over="folds")
+
+    assert "1 … 2 over 2 folds (asserted" in capsys.readouterr().out
+
+
 def test_a_false_claim_shows_its_line_and_raises(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ClaimError, match="✘ Zero is large: 0 "):
         claim("Zero is large", 0, ">", 1, source="this lesson")

@@ -634,7 +634,11 @@ def test_automatic_sizes() -> None:
     model = MLPRegressor()
 
     assert [model._batch_size(n) for n in (1, 100, 506, 1024, 2048, 100_000)] == [32, 32, 32, 64, 128, 256]
-    assert [model._max_epochs(n) for n in (1, 13, 200, 5000)] == [2000, 154, 10, 10]
+    assert [model._max_epochs(n) for n in (1, 13, 200, 5000)] == [1500, 115, 10, 10]
+    for n_classes, max_epochs in ((2, 15), (3, 30)):
+        classifier = MLPClassifier()
+        classifier.classes_ = np.arange(n_classes)
+        assert classifier._max_epochs(100) == max_epochs
     factor = model._make_schedule(1000)
     assert factor(0) == pytest.approx(0.02)
     assert factor(24) == pytest.approx(0.5, abs=0.01)

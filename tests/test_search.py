@@ -710,7 +710,10 @@ def test_processes_share_a_journal_and_survive_a_kill(tmp_path: Path) -> None:
     workers = {trial.user_attrs["worker"][1] for trial in complete}
     assert len(complete) == 24
     assert workers == {killed.pid, *(process.pid for process in others)}
-    assert [t.user_attrs["retry_of"] for t in stored.trials if "retry_of" in t.user_attrs] == [1]
+    # Both may notice the death at the same moment and queue the trial again; the second repetition is then given back.
+    repeats = [trial for trial in stored.trials if "retry_of" in trial.user_attrs]
+    assert {trial.user_attrs["retry_of"] for trial in repeats} == {1}
+    assert [trial.state.name for trial in repeats if trial.state.name != "FAIL"] == ["COMPLETE"]
 
 
 @pytest.mark.slow

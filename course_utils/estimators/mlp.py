@@ -131,7 +131,8 @@ class _MLP(NetworkEstimator):
 
     def _max_epochs(self, n_batches: int) -> int:
         if self.max_epochs == "auto":
-            return max(10, round(2000 / n_batches))
+            n_steps = 3000 if len(getattr(self, "classes_", ())) > 2 else 1500
+            return max(10, round(n_steps / n_batches))
         return super()._max_epochs(n_batches)
 
     def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -246,7 +247,8 @@ class MLPRegressor(_MLP, NetworkRegressor):
         lr: learning rate of AdamW; warmed up over 5% of the training, then lowered to 0 along a cosine.
         weight_decay: of AdamW, on weights, not on biases.
         batch_size: rows a step; ``"auto"``: 32 to 256, a 16th of the rows.
-        max_epochs: after which training ends; ``"auto"``: 2,000 steps, but at least 10 epochs.
+        max_epochs: after which training ends; ``"auto"``: 1,500 steps, with more than two classes 3,000, but at least
+            10 epochs.
         patience: epochs without improvement on held-out rows after which it ends before; ``None``: it does not.
         validation_fraction: share of rows held out to choose the best epoch, in (0, 1). Each member of an ensemble
             holds out others. With fewer than 4 different rows, none are, and the training loss decides.

@@ -530,7 +530,7 @@ print(verdict.conclusion(baseline="MLP ensemble"))
 
 # %%
 against_ridge = scores["ridge"] - scores["MLP ensemble"]
-claim("Ridge's RMSE minus the MLP ensemble's, fold by fold", against_ridge, ">", 0.1, source="this lesson")
+claim("Ridge's RMSE minus the MLP ensemble's", against_ridge, ">", 0.1, source="this lesson", over="folds")
 test = verdict.paired("MLP ensemble", "boosting")
 claim("MLP ensemble against boosting: p-value of the corrected test", test.p_value, ">", 0.05, source="this lesson")
 between, among = scores.mean(axis=1).std(), scores.drop(columns="ridge").mean().std()
@@ -598,7 +598,7 @@ relative = pd.DataFrame({name: table.mean() / table["LightGBM"].mean() for name,
 print(relative.round(2))
 linear_wins = (relative["linear"] < relative["LightGBM"]).sum()
 claim("Tables of five on which the linear model beats LightGBM's mean", linear_wins, ">=", 2, source="this lesson")
-claim("MLP ensemble's mean error / LightGBM's, five tables", relative["MLP ensemble"], "<", 1.4, source="this lesson")
+claim("MLP ensemble's error / LightGBM's", relative["MLP ensemble"], "<", 1.4, source="this lesson", over="tables")
 claim("Boston: linear model's error / LightGBM's", relative["linear"]["Boston"], ">", 1.15, source="this lesson")
 
 # %% [markdown]
@@ -681,11 +681,11 @@ show(
 )
 beyond = rooms > X["RM"].max()
 flat = np.ptp(surface["forest"][beyond], axis=0)
-claim("Forest: change of the prediction from 9 to 12 rooms", flat, "<", 1e-9, source="this lesson", unit="$1000")
+claim("Forest: its prediction changes from 9 to 12 rooms by [$1000]", flat.max(), "<", 1e-9, source="this lesson")
 slope = np.ptp(surface["ridge"][beyond], axis=0)
-claim("Ridge: change over the same range", slope, ">", 5, source="this lesson", unit="$1000")
+claim("Ridge: change over the same range [$1000]", slope.min(), ">", 5, source="this lesson")
 flat, steep = (np.ptp(surface[f"MLP, {name}"][beyond], axis=0) for name in ("ranks", "standardized"))
-claim("MLP on ranks: change over the same range", flat, "<", 0.01, source="this lesson", unit="$1000")
+claim("MLP on ranks: change over the same range [$1000]", flat.max(), "<", 0.01, source="this lesson")
 claim("MLP on standardized columns: mean change", steep.mean(), ">", 2, source="this lesson", unit="$1000")
 
 # %% [markdown]
