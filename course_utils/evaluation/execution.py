@@ -147,8 +147,8 @@ def run_jobs(
 ) -> Generator[tuple[Job, Outcome], None, None]:
     """Run the jobs and yield each with its outcome as soon as it is there, in the order in which they end.
 
-    A job whose worker process dies is run again (``"loky"``: once more, alone in a fresh process, so that it drags no
-    other job down; ``"dask"``: as the scheduler's ``allowed-failures`` says); if it kills that one too, its outcome
+    A job whose worker process dies is run again (``"loky"``: alone in a fresh process, twice at most, so that it drags
+    no other job down; ``"dask"``: as the scheduler's ``allowed-failures`` says); if it kills those too, its outcome
     records the death. Closing the generator ends what still runs.
 
     Args:
@@ -215,10 +215,14 @@ def _run_loky(
         while suspects:
             number = suspects.pop(0)
             waiting.remove(number)
-            try:  # n_jobs=1 would run in this process, which must survive
-                ((_, outcome),) = Parallel(2, backend="loky", batch_size=1)(tasks([number], started))
-            except Exception as error:
-                outcome = failure(error)
+            # Twice: the pool may have broken for another job, before this one had died for the first time.
+            for _ in range(2):
+                try:  # n_jobs=1 would run in this process, which must survive
+                    ((_, outcome),) = Parallel(2, backend="loky", batch_size=1)(tasks([number], started))
+                    break
+                except Exception as error:
+                    outcome = failure(error)
+            else:
                 # What the same model does on other splits is no better: those do not go back to the pool.
                 alike = [other for other in waiting if _same_model(jobs[number], jobs[other])]
                 suspects += [other for other in alike if other not in suspects]
