@@ -1,0 +1,248 @@
+"""B-splines against scipy, KAN layers and networks against their definition."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import BSpline
+
+from course_utils.kan import KAN, KANLayer, b_spline_basis, b_spline_derivative
+
+sizes = st.integers(1, 20)
+degrees = st.integers(1, 5)
+
+
+def points(n: int, grid_size: int, seed: int = 0, *, margin: float = 0.0) -> torch.Tensor:
+    """Locations in grid units, (n, 2), the knots among them."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.uniform(-margin, grid_size + margin, (n, 2))
+    drawn[: grid_size + 1, 0] = np.arange(grid_size + 1)
+    return torch.from_numpy(drawn)
+
+
+def by_scipy(s: torch.Tensor, grid_size: int, degree: int, derivative: int = 0) -> torch.Tensor:
+    """The basis and its derivatives inside the grid, from de Boor's recursion."""
+    knots = np.arange(-degree, grid_size + degree + 1, dtype=float)
+    spline = BSpline(knots, np.eye(grid_size + degree), degree)
+    if derivative:
+        spline = spline.derivative(derivative)
+    return torch.from_numpy(np.moveaxis(spline(s.numpy()), 2, 1).copy())
+
+
+# ---------------------------------------------------------------------------------------------------------- B-splines
+
+
+@settings(max_examples=40, deadline=None)
+@given(grid_size=sizes, degree=degrees, seed=st.integers(0, 100))
+def test_basis_is_scipys(grid_size: int, degree: int, seed: int) -> None:
+    s = points(60, grid_size, seed)
+
+    torch.testing.assert_close(b_spline_basis(s, grid_size, degree), by_scipy(s, grid_size, degree), rtol=0, atol=2e-14)
+
+
+@pytest.mark.parametrize(("grid_size", "dtype", "atol"), [(200, torch.float64, 2e-14), (20, torch.float32, 1e-6)])
+def test_cubic_basis_is_scipys_on_fine_grids(grid_size: int, dtype: torch.dtype, atol: float) -> None:
+    s = points(1000, grid_size).to(dtype)
+    expected = by_scipy(s.double(), grid_size, 3)
+
+    torch.testing.assert_close(b_spline_basis(s, grid_size, 3).double(), expected, rtol=0, atol=atol)
+
+
+@settings(max_examples=30, deadline=None)
+@given(grid_size=sizes, degree=st.integers(2, 5), seed=st.integers(0, 100))
+def test_derivative_is_scipys(grid_size: int, degree: int, seed: int) -> None:
+    s = points(60, grid_size, seed)
+    expected = by_scipy(s, grid_size, degree, derivative=1)
+
+    torch.testing.assert_close(b_spline_derivative(s, grid_size, degree), expected, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(grid_size=sizes, degree=degrees, seed=st.integers(0, 100))
+def test_partition_of_unity_and_local_support(grid_size: int, degree: int, seed: int) -> None:
+    s = points(60, grid_size, seed)
+    basis = b_spline_basis(s, grid_size, degree)
+    centres = torch.arange(grid_size + degree) - (degree - 1) / 2
+    far = (s[:, None, :] - centres[:, None]).abs() >= (degree + 1) / 2
+
+    torch.testing.assert_close(basis.sum(dim=1), torch.ones_like(s), rtol=0, atol=1e-12)
+    assert basis.min() > -1e-13
+    assert basis[far].abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_beyond_the_grid_splines_go_on_along_their_tangents(degree: int) -> None:
+    grid_size = 4
+    ends = torch.tensor([[0.0], [4.0]], dtype=torch.float64)
+    at_ends, slopes = b_spline_basis(ends, grid_size, degree), b_spline_derivative(ends, grid_size, degree)
+    for distance in (0.5, 30.0):
+        beyond = ends + torch.tensor([[-distance], [distance]], dtype=torch.float64)
+        expected = at_ends + (beyond - ends)[:, None, :] * slopes
+        torch.testing.assert_close(b_spline_basis(beyond, grid_size, degree), expected)
+        torch.testing.assert_close(b_spline_derivative(beyond, grid_size, degree), slopes)
+
+
+@pytest.mark.parametrize("degree", [2, 3, 4])
+def test_gradient_check_inside_and_outside(degree: int) -> None:
+    s = points(20, 5, margin=3.0)[6:].requires_grad_()  # without the knots, where higher derivatives jump
+
+    assert torch.autograd.gradcheck(lambda x: b_spline_basis(x, 5, degree), s)
+
+
+@pytest.mark.parametrize(
+    ("s", "grid_size", "degree", "error", "message"),
+    [
+        (torch.zeros(3, 1), 0, 3, ValueError, "grid_size must be at least 1, got 0"),
+        (torch.zeros(3, 1), 5, 0, ValueError, "degree must be at least 1, got 0"),
+        (torch.zeros(3, 1), 5, 2.5, TypeError, "degree"),
+        (torch.zeros(3), 5, 3, ValueError, r"s must have shape \(batch, in_features\), got \(3,\)"),
+        (torch.zeros(3, 1, dtype=torch.int64), 5, 3, TypeError, "floating-point numbers, got torch.int64"),
+    ],
+)
+def test_basis_errors(s: torch.Tensor, grid_size: int, degree: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        b_spline_basis(s, grid_size, degree)
+
+
+# -------------------------------------------------------------------------------------------------------------- layer
+
+
+def layer_of(**options: Any) -> KANLayer:
+    generator = torch.Generator().manual_seed(0)
+    return KANLayer(3, 2, generator=generator, dtype=torch.float64, init_scale=1.0, **options)
+
+
+@pytest.mark.parametrize("base", ["silu", None])
+def test_layer_is_the_sum_of_its_definition(base: str | None) -> None:
+    layer = layer_of(base=base, grid_size=4, degree=3, grid_range=(-2.0, 1.0))
+    x = torch.from_numpy(np.random.default_rng(0).uniform(-2, 1, (7, 3)))
+    knots = -2 + 0.75 * np.arange(-3, 8)
+    expected = np.zeros((7, 2))
+    for i in range(2):
+        for j in range(3):
+            expected[:, i] += BSpline(knots, layer.coefficients[i, :, j].detach().numpy(), 3)(x[:, j].numpy())
+            if layer.base_weight is not None:
+                expected[:, i] += layer.base_weight[i, j].item() * torch.nn.functional.silu(x[:, j]).numpy()
+
+    torch.testing.assert_close(layer(x), torch.from_numpy(expected))
+    torch.testing.assert_close(layer.edge_functions(x).sum(dim=2), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("base", ["silu", None])
+def test_layer_gradient_check(base: str | None) -> None:
+    layer = layer_of(base=base)
+    x = points(6, 1, margin=0.4, seed=3)[:, :1].expand(-1, 3).clone() * 2 - 1
+    x = (x + torch.tensor([0.01, 0.02, 0.03])).requires_grad_()
+    parameters = list(layer.parameters())
+
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *parameters))
+
+
+def test_removed_edges_count_for_nothing_and_get_no_gradient() -> None:
+    layer = layer_of()
+    x = torch.rand(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    edges = layer.edge_functions(x)
+    layer.edge_mask[1, 2] = 0
+    output = layer(x)
+    output.sum().backward()
+
+    expected = edges.sum(dim=2)
+    expected[:, 1] -= edges[:, 1, 2]
+    torch.testing.assert_close(output, expected)
+    assert layer.coefficients.grad is not None
+    assert layer.base_weight is not None
+    assert layer.base_weight.grad is not None
+    assert layer.coefficients.grad[1, :, 2].abs().max() == 0 == layer.base_weight.grad[1, 2]
+    assert layer.coefficients.grad[0, :, 2].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((0, 1), {}, ValueError, "in_features must be at least 1, got 0"),
+        ((1, 0), {}, ValueError, "out_features must be at least 1, got 0"),
+        ((1, 1), {"grid_size": 0}, ValueError, "grid_size must be at least 1, got 0"),
+        ((1, 1), {"degree": 0}, ValueError, "degree must be at least 1, got 0"),
+        ((1, 1), {"base": "relu"}, ValueError, "base must be one of 'silu', None, got 'relu'"),
+        ((1, 1), {"grid_range": (1.0, 1.0)}, ValueError, r"grid_range must be two finite .* got \(1.0, 1.0\)"),
+        ((1, 1), {"grid_range": (0.0, float("inf"))}, ValueError, "grid_range must be two finite"),
+        ((1, 1), {"init_scale": -1.0}, ValueError, "init_scale"),
+    ],
+)
+def test_layer_errors(arguments: Any, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        KANLayer(*arguments, **options)
+
+
+def test_wrong_width_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"x must have shape \(batch, 3\), got \(5, 2\)"):
+        layer_of()(torch.zeros(5, 2, dtype=torch.float64))
+
+
+# ------------------------------------------------------------------------------------------------------------ network
+
+
+def test_network_chains_its_layers_and_draws_from_its_generator_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    models = [KAN([2, 5, 1], generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    x = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
+    values = models[0].activations(x)
+
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(models[0](x), models[1](x))
+    assert [tuple(value.shape) for value in values] == [(4, 2), (4, 5), (4, 1)]
+    assert torch.equal(values[-1], models[0](x))
+
+
+def test_network_learns_a_smooth_function() -> None:
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.uniform(-1, 1, (400, 2))).float()
+    y = torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:] ** 2)
+    model = KAN([2, 5, 1], generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (model(x) - y).square().mean()
+        loss.backward()
+        optimizer.step()
+
+    assert loss.item() < 0.02 * y.var().item()
+
+
+def test_saved_network_comes_back(tmp_path: Path) -> None:
+    model = KAN([2, 3, 1], grid_size=7, degree=2, base=None, grid_range=(-3.0, 2.0), dtype=torch.float64)
+    first: Any = model.layers[0]
+    first.edge_mask[0, 1] = 0
+    x = torch.rand(5, 2, dtype=torch.float64)
+    model.save(tmp_path / "model.pt")
+    loaded = KAN.load(tmp_path / "model.pt")
+
+    assert loaded.config() == model.config() == {"widths": [2, 3, 1], "grid_size": 7, "degree": 2, "base": None}
+    assert torch.equal(loaded(x), model(x))
+    assert torch.equal(copy.deepcopy(model)(x), model(x))
+    twin = KAN([2, 3, 1], grid_size=7, degree=2, base=None, dtype=torch.float64)
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin(x), model(x))
+
+
+def test_loading_something_else_is_an_error(tmp_path: Path) -> None:
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other.pt is not a file that KAN.save wrote"):
+        KAN.load(tmp_path / "other.pt")
+    torch.save(Path("code"), tmp_path / "code.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        KAN.load(tmp_path / "code.pt")
+
+
+def test_network_needs_two_widths() -> None:
+    with pytest.raises(ValueError, match=r"widths must be at least two, of the input and of the output, got \[3\]"):
+        KAN([3])
