@@ -102,7 +102,7 @@ def fit_and_score(job: Job, X: Any, y: Any, train: Rows, test: Rows, scorer: Cal
     start = time.perf_counter()
     fit_seconds = math.nan
     try:
-        model, X_train, y_train = _seeded(clone(job.estimator), job.state), _rows(X, train), _rows(y, train)
+        model, X_train, y_train = fill_random_states(clone(job.estimator), job.state), _rows(X, train), _rows(y, train)
         start = time.perf_counter()
         model.fit(X_train, y_train)
         fit_seconds = time.perf_counter() - start
@@ -120,7 +120,8 @@ def fit_and_score(job: Job, X: Any, y: Any, train: Rows, test: Rows, scorer: Cal
     return Outcome(score, fit_seconds, predict_seconds)
 
 
-def _seeded(estimator: Any, state: int) -> Any:
+def fill_random_states(estimator: Any, state: int) -> Any:
+    """Set every ``random_state`` that is None, nested ones too, and return the estimator."""
     unset = {
         name: state
         for name, value in estimator.get_params(deep=True).items()

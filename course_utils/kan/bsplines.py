@@ -50,8 +50,7 @@ def b_spline_basis(s: Tensor, grid_size: int, degree: int) -> Tensor:
 
 def b_spline_derivative(s: Tensor, grid_size: int, degree: int) -> Tensor:
     """Return the derivatives of `b_spline_basis` with respect to ``s``; shapes as there. Outside they are constant."""
-    offsets = _offsets(s.clamp(0, grid_size), grid_size, degree)
-    return _truncated_powers(offsets.abs(), degree, degree - 1).mul_(-offsets.sign())
+    return _slopes(_offsets(s.clamp(0, grid_size), grid_size, degree), degree)
 
 
 def centres(grid_size: int, degree: int) -> Tensor:
@@ -62,6 +61,11 @@ def centres(grid_size: int, degree: int) -> Tensor:
 def _offsets(inside: Tensor, grid_size: int, degree: int) -> Tensor:
     """Return s − c_j, (batch, grid_size + degree, in_features)."""
     return inside[:, None, :] - centres(grid_size, degree).to(inside)[:, None]
+
+
+def _slopes(offsets: Tensor, degree: int) -> Tensor:
+    """Return the derivatives with respect to s at s − c_j = ``offsets``."""
+    return _truncated_powers(offsets.abs(), degree, degree - 1).mul_(-offsets.sign())
 
 
 def _truncated_powers(distance: Tensor, degree: int, power: int) -> Tensor:
@@ -84,11 +88,12 @@ class _Basis(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor, grid_size: int, degree: int) -> Tensor:
         inside = s.clamp(0, grid_size)
-        basis = _truncated_powers(_offsets(inside, grid_size, degree).abs_(), degree, degree)
+        offsets = _offsets(inside, grid_size, degree)
+        basis = _truncated_powers(offsets.abs(), degree, degree)
         beyond = s - inside
         outside = bool(beyond.any())
         if outside or ctx.needs_input_grad[0]:
-            derivative = b_spline_derivative(s, grid_size, degree)
+            derivative = _slopes(offsets, degree)
             ctx.save_for_backward(derivative)
             if outside:
                 basis.addcmul_(beyond[:, None, :], derivative)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from course_utils.evaluation.comparison import fingerprint
+from course_utils.evaluation.execution import fill_random_states
 
 __all__ = ["CrossValidated"]
 
@@ -46,11 +47,7 @@ class CrossValidated:
         splitter = check_cv(cv, y, classifier=is_classifier(estimator))
         if type(splitter) in (KFold, StratifiedKFold) and not hasattr(cv, "split"):
             splitter.shuffle, splitter.random_state = True, seed
-        estimator = clone(estimator)
-        names = estimator.get_params(deep=True)
-        estimator.set_params(
-            **{k: seed for k, v in names.items() if k.rpartition("__")[2] == "random_state" and v is None}
-        )
+        estimator = fill_random_states(clone(estimator), seed)
         own = "accuracy" if is_classifier(estimator) else "r2"
         name = scoring or own if scoring is None or isinstance(scoring, str) else getattr(scoring, "__name__", "score")
         return cls(estimator, X, y, sample_weight, list(splitter.split(X, y)), scorer, name)
@@ -97,12 +94,9 @@ class CrossValidated:
         """Return texts that differ wherever two searches would not be comparable."""
         params = sorted(self.estimator.get_params(deep=True).items())
         described = f"{type(self.estimator).__qualname__}({', '.join(f'{name}={value!r}' for name, value in params)})"
-        digest = hashlib.sha256()
-        for part in (self.X, self.y, self.sample_weight, *(index for split in self.splits for index in split)):
-            _digest(digest, part)
         return {
             "estimator": re.sub(r" at 0x[0-9a-fA-F]+|\s+", " ", described),
-            "data and splits": digest.hexdigest()[:16],
+            "data and splits": fingerprint(self.X, self.y, self.sample_weight, self.splits)[:16],
             "scoring": self.scoring_name,
         }
 
@@ -111,17 +105,3 @@ def _rows(values: Any, rows: Any) -> Any:
     if hasattr(values, "iloc"):
         return values.iloc[rows]
     return values[rows] if hasattr(values, "shape") else np.asarray(values)[rows]
-
-
-def _digest(digest: Any, part: Any) -> None:
-    if isinstance(part, pd.DataFrame | pd.Series):
-        frame = part.to_frame() if isinstance(part, pd.Series) else part
-        digest.update(repr([(str(name), str(dtype)) for name, dtype in frame.dtypes.items()]).encode())
-        digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
-    elif hasattr(part, "indptr"):  # sparse
-        for array in (part.data, part.indices, part.indptr):
-            _digest(digest, array)
-    else:
-        array = np.asarray(part)
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())
