@@ -46,7 +46,10 @@ LAYERS = {
 }
 # The order inside a subpackage; its ``__init__`` (here "") re-exports. Homework modules are independent of each other.
 INSIDE = {
-    "kan": {"bsplines": 0, "layer": 1, "network": 2, "grid": 3, "pruning": 3, "symbolic": 3, "plots": 3, "": 4},
+    "kan": {
+        "bsplines": 0, "library": 0, "layer": 1, "network": 2, "grid": 3, "pruning": 3, "fitting": 4, "plots": 4,
+        "symbolic": 5, "model": 6, "": 7,
+    },
     "preprocessing": {"augmentation": 0, "cleaning": 0, "columns": 0, "": 1},
     "tabular": {"_layers": 0, "_inputs": 1, "networks": 2, "ensemble": 2, "transformer": 2, "": 3},
     "estimators": {"_data": 0, "_members": 0, "_base": 1, "mlp": 2, "kan": 2, "": 3},

@@ -38,7 +38,9 @@ class KANLayer(nn.Module):
         base_weight: (out_features, in_features), or ``None``.
         grid_low: (in_features,), buffer, where each input's grid begins.
         grid_step: (in_features,), buffer, the length of one interval.
-        edge_mask: (out_features, in_features), buffer, 0 where an edge was removed, else 1.
+        edge_mask: (out_features, in_features), buffer, 0 where an edge has no spline and no base, else 1.
+        symbolic_edges: by ``"i,j"``, the edges from input j to output i that are a known function (see
+            `kan.symbolic`); each maps (batch,) to (batch,). Their ``edge_mask`` is 0.
 
     Raises:
         TypeError, ValueError: an argument outside what is said above; the message shows its value.
@@ -85,11 +87,20 @@ class KANLayer(nn.Module):
             empty = torch.empty(out_features, in_features, dtype=dtype)
             weight = nn.Parameter(empty.normal_(0, in_features**-0.5, generator=generator))
         self.register_parameter("base_weight", weight)
+        self.symbolic_edges = nn.ModuleDict()
 
     @property
     def n_basis(self) -> int:
         """Number of splines an input."""
         return self.grid_size + self.degree
+
+    @property
+    def active_edges(self) -> Tensor:
+        """Which edges are more than zero, as splines or as known functions: (out_features, in_features), boolean."""
+        active = self.edge_mask != 0
+        for i, j in self._symbolic_places():
+            active[i, j] = True
+        return active
 
     def basis(self, x: Tensor) -> Tensor:
         """Return the splines at the inputs: (batch, n_basis, in_features) for ``x`` of shape (batch, in_features)."""
@@ -104,7 +115,11 @@ class KANLayer(nn.Module):
         self._check_width(x)
         coefficients, base_weight = self.masked_parameters()
         output = self.basis(x).flatten(1) @ coefficients.flatten(1).T
-        return output if base_weight is None else torch.addmm(output, F.silu(x), base_weight.T)
+        if base_weight is not None:
+            output = torch.addmm(output, F.silu(x), base_weight.T)
+        for (i, j), edge in zip(self._symbolic_places(), self.symbolic_edges.values(), strict=True):
+            output = output.index_add(1, torch.tensor([i], device=x.device), edge(x[:, j])[:, None])
+        return output
 
     def masked_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Return coefficients and base weights with zeros for removed edges, which then get no gradient either."""
@@ -123,7 +138,15 @@ class KANLayer(nn.Module):
         self._check_width(x)
         coefficients, base_weight = self.masked_parameters()
         values = torch.einsum("nbj,ibj->nij", self.basis(x), coefficients)
-        return values if base_weight is None else values + F.silu(x)[:, None, :] * base_weight
+        if base_weight is not None:
+            values = values + F.silu(x)[:, None, :] * base_weight
+        for (i, j), edge in zip(self._symbolic_places(), self.symbolic_edges.values(), strict=True):
+            values[:, i, j] += edge(x[:, j])
+        return values
+
+    def _symbolic_places(self) -> list[tuple[int, int]]:
+        """Return (output, input) of each known function, in the order of ``symbolic_edges``."""
+        return [(int(i), int(j)) for i, j in (key.split(",") for key in self.symbolic_edges)]
 
     def _check_width(self, x: Tensor) -> None:
         if x.ndim != 2 or x.shape[1] != self.in_features:

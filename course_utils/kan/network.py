@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from course_utils._validation import check_sizes
 from course_utils.kan.layer import KANLayer
 
-__all__ = ["KAN"]
+__all__ = ["KANBase"]
 
 
-class KAN(nn.Module):
-    """A Kolmogorov-Arnold network with the given widths, such as ``KAN([2, 5, 1])``.
+class KANBase(nn.Module):
+    """Layers of edge functions with the given widths; `kan.KAN` adds what is done with a network.
 
     Input (batch, widths[0]), output (batch, widths[-1]). There is no activation between the layers: the edges are the
     nonlinearity.
 
     Args:
         widths: of the input, the hidden layers and the output; at least two, each at least 1.
-        grid_size: intervals of every grid.
+        grid_size: intervals of every grid, or one number a layer.
         degree: of the splines.
         base: see `KANLayer`.
         grid_range: where all grids begin and end at first.
@@ -31,19 +31,14 @@ class KAN(nn.Module):
         dtype: of the parameters; by default torch's.
 
     Raises:
-        TypeError, ValueError: as `KANLayer`, or there are fewer than two widths.
-
-    Example:
-        >>> model = KAN([2, 5, 1], grid_size=5)
-        >>> model(torch.zeros(3, 2)).shape
-        torch.Size([3, 1])
+        TypeError, ValueError: as `KANLayer`, or there are fewer than two widths, or not one grid size a layer.
     """
 
     def __init__(
         self,
         widths: Sequence[int],
         *,
-        grid_size: int = 5,
+        grid_size: int | Sequence[int] = 5,
         degree: int = 3,
         base: str | None = "silu",
         grid_range: tuple[float, float] = (-1.0, 1.0),
@@ -54,18 +49,22 @@ class KAN(nn.Module):
         self.widths = tuple(check_sizes(widths, "widths"))
         if len(self.widths) < 2:
             raise ValueError(f"widths must be at least two, of the input and of the output, got {list(widths)}")
+        n_layers = len(self.widths) - 1
+        sizes = list(grid_size) if isinstance(grid_size, Sequence) else [grid_size] * n_layers
+        if len(sizes) != n_layers:
+            raise ValueError(f"grid_size must be one number, or one for each of {n_layers} layers, got {sizes}")
         self.layers = nn.ModuleList(
             KANLayer(
                 width,
                 next_width,
-                grid_size=grid_size,
+                grid_size=size,
                 degree=degree,
                 base=base,
                 grid_range=grid_range,
                 generator=generator,
                 dtype=dtype,
             )
-            for width, next_width in zip(self.widths[:-1], self.widths[1:], strict=True)
+            for width, next_width, size in zip(self.widths[:-1], self.widths[1:], sizes, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
