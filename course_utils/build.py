@@ -17,6 +17,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from course_utils._solutions import clear_solutions, drop_hidden_tests, mark_for_nbgrader, verdicts
+from course_utils._targets import BuildError, Target, find_root, homework_targets, lesson_targets, solved_targets
+
 __all__ = [
     "MAX_BYTES",
     "BuildError",
@@ -26,16 +29,18 @@ __all__ = [
     "build_notebook",
     "find_flaws",
     "find_root",
+    "homework_targets",
     "is_stale",
     "lesson_targets",
     "machine_paths",
     "normalize",
+    "prepare",
     "read_source",
+    "solved_targets",
 ]
 
 MAX_BYTES = 1_500_000
 
-_SOURCES = Path("notebooks", "source")
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _WIDGET_NOTE = "An interactive control stands here: run this cell to use it."
 
@@ -51,19 +56,6 @@ _KERNEL_ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else the debugger warns about frozen modules
 }
-
-
-class BuildError(Exception):
-    """Something the author of a notebook has to mend; the message says what and where."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One notebook: the text it is made from, and the file it becomes."""
-
-    name: str
-    source: Path
-    output: Path
 
 
 @dataclass(frozen=True)
@@ -83,27 +75,6 @@ class Outcome:
     seconds: float = 0.0
     size: int = 0
     message: str = ""
-
-
-def find_root(start: Path | None = None) -> Path:
-    """Return the closest folder from ``start`` (default: the current one) upward that is a clone of the course.
-
-    Raises:
-        BuildError: there is none.
-    """
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "pyproject.toml").is_file() and (folder / _SOURCES).is_dir():
-            return folder
-    raise BuildError(
-        f"no clone of the course at or above {start}: looked for pyproject.toml beside {_SOURCES.as_posix()}"
-    )
-
-
-def lesson_targets(root: Path) -> list[Target]:
-    """Return the lessons of the clone at ``root``, in order of their names."""
-    sources = sorted((root / _SOURCES).glob("*.py"))
-    return [Target(path.stem, path, root / "notebooks" / f"{path.stem}.ipynb") for path in sources]
 
 
 def is_stale(target: Target) -> bool:
@@ -165,11 +136,13 @@ def build_notebook(target: Target, timeout: int = 300) -> Outcome:
     start = time.perf_counter()
     try:
         notebook = read_source(target.source)
-        _execute(notebook, timeout)
+        prepare(notebook, target.kind)
+        if target.kind != "homework":
+            _execute(notebook, timeout)
         normalize(notebook)
-        if flaws := find_flaws(notebook):
+        if flaws := find_flaws(notebook) + _unexpected_verdicts(notebook, target.kind):
             raise BuildError("\n".join(flaws))
-        size = _write(notebook, target.output)
+        size = len(_to_bytes(notebook)) if target.kind == "solved" else _write(notebook, target.output)
     except BuildError as error:
         return Outcome(target, "failed", time.perf_counter() - start, message=str(error))
     return Outcome(target, "built", time.perf_counter() - start, size)
@@ -198,6 +171,29 @@ def read_source(path: Path) -> Any:
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
+
+
+def prepare(notebook: Any, kind: str) -> None:
+    """Make, in place, what a kind of `Target` shows of a source: stubs or solutions, and never the hidden tests.
+
+    Raises:
+        BuildError: a mark in the source has no other half, or contradicts another.
+    """
+    try:
+        drop_hidden_tests(notebook)
+        if kind in ("homework", "solution"):
+            mark_for_nbgrader(notebook)
+        if kind in ("lesson", "homework"):
+            clear_solutions(notebook)
+    except ValueError as error:
+        raise BuildError(str(error)) from error
+
+
+def _unexpected_verdicts(notebook: Any, kind: str) -> list[str]:
+    """A fresh lesson has attempted nothing; in a solved notebook every check accepts."""
+    expected = "todo" if kind == "lesson" else "right"
+    found = [verdict for verdict in verdicts(notebook) if verdict["status"] != expected]
+    return [f"{verdict['exercise']}: {verdict['status']}, not {expected}: {verdict['message']}" for verdict in found]
 
 
 def normalize(notebook: Any) -> None:

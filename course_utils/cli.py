@@ -14,7 +14,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from course_utils.build import BuildError, Target, build, find_root, is_stale, lesson_targets
+from course_utils.build import (
+    BuildError,
+    Target,
+    build,
+    find_root,
+    homework_targets,
+    is_stale,
+    lesson_targets,
+    solved_targets,
+)
 
 __all__ = ["collect_claims", "format_claims", "main", "new_lesson", "render_lesson"]
 
@@ -132,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--timeout", type=_positive, default=300, metavar="S", help="seconds for a cell (default: 300)"
     )
+    command.add_argument(
+        "--solved", action="store_true", help="execute lessons with the solutions of their exercises; write nothing"
+    )
     command.set_defaults(run=_run_build)
 
     command = commands.add_parser("new", help="start a lesson from the template")
@@ -155,14 +167,16 @@ def _positive(text: str) -> int:
 
 
 def _run_build(options: argparse.Namespace) -> int:
-    targets = _chosen(lesson_targets(find_root()), options.names)
+    root = find_root()
+    every = solved_targets(root) if options.solved else lesson_targets(root) + homework_targets(root)
+    targets = _chosen(every, options.names)
     width = max((len(target.name) for target in targets), default=0)
     if options.check:
         stale = [target.name for target in targets if is_stale(target)]
         print("".join(f"stale   {name}\n" for name in stale) or "all notebooks are fresh\n", end="")
         return 1 if stale else 0
     failed = False
-    for outcome in build(targets, force=options.force, jobs=options.jobs, timeout=options.timeout):
+    for outcome in build(targets, force=options.force or options.solved, jobs=options.jobs, timeout=options.timeout):
         line = f"{outcome.status:<7} {outcome.target.name:<{width}} {outcome.seconds:6.1f} s"
         if outcome.status == "failed":
             failed = True
@@ -178,10 +192,10 @@ def _chosen(targets: Sequence[Target], names: Sequence[str]) -> Sequence[Target]
         return targets
     # A path typed with the shell's completion is as good as the name.
     wanted = {Path(name).stem for name in names}
-    if unknown := wanted - {target.name for target in targets}:
-        known = ", ".join(target.name for target in targets) or "none yet"
-        raise BuildError(f"no such lesson: {', '.join(sorted(unknown))}; there are: {known}")
-    return [target for target in targets if target.name in wanted]
+    if unknown := wanted - {target.source.stem for target in targets}:
+        known = ", ".join(dict.fromkeys(target.source.stem for target in targets)) or "none yet"
+        raise BuildError(f"no such notebook: {', '.join(sorted(unknown))}; there are: {known}")
+    return [target for target in targets if target.source.stem in wanted]
 
 
 def _run_new(options: argparse.Namespace) -> int:

@@ -18,6 +18,8 @@ LAYERS = {
     "reproducibility": 0,
     "plotting": 0,
     "_notebook": -1,  # and whoever shows things asks where
+    "_targets": -1,
+    "_solutions": -1,  # what the build, the checks and the grading must agree on
     "_hooks": 0,  # what the monitors share
     "_idx": 0,  # the file formats and generators behind `datasets`
     "_statlib": 0,

@@ -83,7 +83,7 @@ def test_build_reports_failures_on_stderr_and_exits_1(
 
 def test_unknown_lesson_is_refused_with_the_names_there_are(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", "03_x"]) == 2
-    assert capsys.readouterr().err == "course: no such lesson: 03_x; there are: 01_fresh, 02_stale\n"
+    assert capsys.readouterr().err == "course: no such notebook: 03_x; there are: 01_fresh, 02_stale\n"
 
 
 def test_interrupt_is_reported_without_a_traceback(

@@ -1,0 +1,294 @@
+"""What every check shares: running a student's code, comparing values, wording the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from course_utils._solutions import VERDICT_TYPE
+from course_utils.homework import Progress, Verdict, WrongAnswerError, progress, require
+from course_utils.homework._compare import brief, difference
+from course_utils.homework._judge import Mistake, judge, judge_answer, judge_conditions
+from course_utils.homework._proving import Proof, complaints
+
+CASES = [(np.random.default_rng(seed).normal(size=(5, 3)),) for seed in range(3)]
+MISTAKES = [
+    Mistake("you divided by n − 1: the batch variance divides by n", lambda x: x.var(axis=0, ddof=1)),
+    Mistake("you averaged over the features", lambda x: x.var(axis=1)),
+]
+
+
+def check_variance(function: Any) -> Verdict:
+    return judge(
+        function,
+        exercise="0.1 Variance",
+        reference=lambda x: x.var(axis=0),
+        cases=CASES,
+        mistakes=MISTAKES,
+        right="Right: NumPy's var agrees.",
+        seconds=0.3,
+    )
+
+
+def endless(x: Any) -> Any:
+    while True:
+        with contextlib.suppress(Exception):
+            x = x + 1
+
+
+def in_place(x: Any) -> Any:
+    x -= x.mean(axis=0)
+    return (x**2).mean(axis=0)
+
+
+def fails(x: Any) -> Any:
+    scale = 0
+    return x / undefined + scale  # type: ignore[name-defined]  # noqa: F821
+
+
+def exits(x: Any) -> Any:
+    raise SystemExit
+
+
+def asks(x: Any) -> Any:
+    return input("x? ")
+
+
+def own_exception(x: Any) -> Any:
+    class Odd(BaseException):
+        pass
+
+    raise Odd("surprise")
+
+
+def lacks_the_operation(x: Any) -> Any:
+    raise NotImplementedError('"addmm_impl_cpu_" not implemented for "Half"')
+
+
+def by_hand(x: Any) -> Any:
+    mean = sum(x) / len(x)
+    return sum((row - mean) ** 2 for row in x) / len(x)
+
+
+WRONG = [
+    (lambda x: x.var(axis=0, ddof=1), "n − 1"),
+    (lambda x: x.var(axis=1), "over the features"),
+    (endless, "still running after 0.3 s"),
+    (in_place, "changes its input in place"),
+    (fails, "it raises NameError: name 'undefined' is not defined (line 3 of `fails`"),
+    (exits, "ends the program"),
+    (asks, "calls input()"),
+    (own_exception, "it raises Odd: surprise"),
+    (lambda x: -x.var(axis=0), "the sign is flipped"),
+    (lambda x: 2 * x.var(axis=0), "every value is 2 times what it should be"),
+    (lambda x: x.var(axis=0) + 0.5, "every value is off by +0.5"),
+    (lambda x: x.var(axis=0) + np.array([0, 1, 0]), "1 of 3 values differ, by up to 1"),
+    (lambda x: None, "is the `return` missing?"),
+    (lambda x: torch.tensor(x).var(0, correction=0), "a torch tensor; a NumPy array is expected"),
+    (lambda x: x.var(axis=0, keepdims=True), "axes of length 1"),
+    (lambda x: x.var(), "An axis was lost"),
+    (lambda x: x.var(axis=0) * np.nan, "3 of 3 values are NaN"),
+    (lambda x: x.var(axis=0) * np.inf, "3 of 3 values are infinity"),
+    (lambda x: x.var(axis=0).astype(np.float32), "dtype is float32; float64 is expected"),
+    (lambda x: "0", "returns a str; a NumPy array is expected"),
+    (lambda: 0, "takes 0 positional arguments"),
+    (0.3, "the function itself, without calling it"),
+]
+
+
+def test_a_check_accepts_two_styles_and_names_each_fault() -> None:
+    assert complaints(check_variance, Proof([lambda x: x.var(axis=0), by_hand], WRONG)) == []
+
+
+def test_a_proof_complains_about_a_check_that_accepts_all_or_refuses_all() -> None:
+    def lenient(_: Any) -> Verdict:
+        return Verdict("0.2", "right", "well done")
+
+    def strict(_: Any) -> Verdict:
+        return Verdict("0.2", "wrong", "no")
+
+    assert len(complaints(lenient, Proof([1, 2], [(0, "no")] * 8))) == 9  # and a stub is right
+    assert len(complaints(strict, Proof([1, 2], [(0, "no")] * 8))) == 3
+    assert len(complaints(strict, Proof([1], [(0, "yes")]))) == 4
+
+
+def test_a_stub_is_not_attempted() -> None:
+    def stub(x: Any) -> Any:
+        raise NotImplementedError  # your code here
+
+    assert check_variance(stub).status == check_variance(...).status == "todo"
+
+
+def test_an_operation_that_torch_lacks_is_not_a_stub() -> None:
+    def half(x: Any) -> Any:
+        exec(compile("raise NotImplementedError('not for Half')", "<elsewhere>", "exec"))
+
+    assert check_variance(half).status == "wrong"
+
+
+def test_verdict_is_false_until_right() -> None:
+    assert check_variance(by_hand)
+    assert not check_variance(in_place)
+    assert not check_variance(...)
+
+
+def test_keyboard_interrupt_reaches_the_user() -> None:
+    def interrupted(x: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_variance(interrupted)
+
+
+def test_prints_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    def chatty(x: Any) -> Any:
+        for i in range(200_000):
+            print(i)
+        return x.var(axis=0)
+
+    assert judge(chatty, exercise="e", reference=by_hand, cases=CASES[:2], right="yes")
+    assert len(capsys.readouterr().out) < 1500
+
+
+def test_timer_and_input_are_as_before() -> None:
+    import builtins
+    import signal
+
+    handler, asking = signal.getsignal(signal.SIGALRM), builtins.input
+    check_variance(endless)
+    check_variance(asks)
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert builtins.input is asking
+
+
+def test_no_time_limit_outside_the_main_thread_and_no_error() -> None:
+    import threading
+
+    verdicts: list[Verdict] = []
+    thread = threading.Thread(target=lambda: verdicts.append(check_variance(by_hand)))
+    thread.start()
+    thread.join()
+    assert verdicts[0]
+
+
+def test_require_raises_the_sentence_for_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    require(check_variance(by_hand))
+    with pytest.raises(WrongAnswerError, match=r"0\.1 Variance: you averaged over the features"):
+        require(check_variance(lambda x: x.var(axis=1)))
+    with pytest.raises(NotImplementedError, match="not attempted yet"):
+        require(check_variance(...))
+    assert "✘ 0.1 Variance" in capsys.readouterr().out
+
+
+def test_verdict_shows_text_and_html_and_escapes_what_students_write() -> None:
+    bundle = Verdict("1.1", "wrong", "it raises <b>", expected="1", got="<i>")._repr_mimebundle_()
+
+    assert bundle["text/plain"] == "✘ 1.1: it raises <b>\n  expected: 1\n  got: <i>"
+    assert "&lt;b&gt;" in bundle["text/html"]
+    assert "<i>" not in bundle["text/html"]
+    assert bundle[VERDICT_TYPE] == {"exercise": "1.1", "status": "wrong", "message": "it raises <b>"}
+
+
+def test_a_right_verdict_draws_its_figure_and_a_wrong_one_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    import matplotlib.pyplot as plt
+
+    def draw() -> tuple[Any, str]:
+        return plt.figure(), "An empty figure, for this test only."
+
+    Verdict("1.1", "right", "yes", figure=draw).show()
+    assert "An empty figure" in capsys.readouterr().out
+    Verdict("1.1", "wrong", "no", figure=draw).show()
+    assert "An empty figure" not in capsys.readouterr().out
+
+
+def test_progress_counts_the_latest_verdicts() -> None:
+    module = types.ModuleType("lesson")
+    module.EXERCISES = ("9.1 A", "9.2 B", "9.3 C")  # type: ignore[attr-defined]
+    Verdict("9.1 A", "wrong", "")
+    Verdict("9.1 A", "right", "")
+    Verdict("9.2 B", "wrong", "")
+
+    made = progress(module)
+
+    assert made == Progress({"9.1 A": "right", "9.2 B": "wrong", "9.3 C": "todo"})
+    assert str(made) == "1 of 3 solved\n✔ 9.1 A\n✘ 9.2 B\n◻ 9.3 C"
+    assert 'aria-label="1 of 3 solved"' in made._repr_mimebundle_()["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "words"),
+    [
+        ((1.0, 2.0), 1.0, "it returns a float; 2 values are expected (a, b)"),
+        ((1.0, 2.0), None, "is the `return` missing?"),
+        ((1.0, 2.0), (1.0,), "it returns 1 values; 2 are expected (a, b)"),
+        ((1.0, 2.0), (1.0, 3.0), "`b`: the value is wrong"),
+        (1.0, "1", "it returns a str; one number is expected"),
+        (1.0, True, "it returns a bool"),
+        (1.0, np.ones(2), "ndarray of shape (2,); one number"),
+        (True, 1, "the value is wrong"),
+        ("a", "b", "the value is wrong"),
+        (torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(2, 3).T, "transpose of the right answer"),
+        (torch.ones(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), "some values differ"),
+    ],
+)
+def test_difference_in_words(expected: Any, got: Any, words: str) -> None:
+    found = difference(expected, got, rtol=1e-5, atol=1e-8, names=("a", "b"))
+    assert found is not None
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    ("expected", "got"),
+    [
+        ((1.0, 2.0), [1.0, 2.0]),
+        (1.0, torch.tensor(1.0)),
+        (1.0, np.float32(1)),
+        (torch.ones(2), torch.ones(2, requires_grad=True)),
+        (np.array(1.0), np.float64(1.0)),
+        (True, np.bool_(True)),
+        (np.array([np.nan]), np.array([np.nan])),
+        ("a", "a"),
+    ],
+)
+def test_no_difference(expected: Any, got: Any) -> None:
+    assert difference(expected, got, rtol=1e-5, atol=1e-8) is None
+
+
+def test_long_values_are_brief() -> None:
+    assert brief(torch.zeros(100, 100)).endswith("shape (100, 100)")
+    assert len(brief(torch.zeros(100, 100))) < 120
+    assert len(brief("x" * 500)) < 130
+
+
+def answer(value: Any, **rest: Any) -> Verdict:
+    return judge_answer(value, exercise="e", expected=16, right="yes", mistakes=[(256, "variances add up")], **rest)
+
+
+def test_answers() -> None:
+    assert answer(16)
+    assert answer(16.1)
+    assert answer(...).status == answer(None).status == "todo"
+    assert answer(256).message == "variances add up"
+    assert answer(3).message == "this is not it"
+    assert "16" not in str(answer(3))
+    assert answer("16").message == "the answer is a str; one number is expected"
+    assert answer(4, choices=(1, 16)).message == "the answer is one of 1, 16"
+    assert judge_answer(" B", exercise="e", expected="b", choices=("a", "b"), right="yes")
+
+
+def test_conditions_name_the_first_that_fails() -> None:
+    assert judge_conditions("e", [(True, "a")], right="yes")
+    assert judge_conditions("e", [(True, "a"), (False, "b"), (False, "c")], right="yes").message == "b"
+
+
+def test_engine_leaves_the_global_random_streams_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    check_variance(by_hand)
+    assert torch.equal(before, torch.random.get_rng_state())
