@@ -16,7 +16,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from course_utils.build import MAX_BYTES, Target, find_flaws, is_stale, lesson_targets
+from course_utils._solutions import verdicts
+from course_utils.build import MAX_BYTES, Target, find_flaws, homework_targets, is_stale, lesson_targets
 from course_utils.claims import MIME_TYPE
 from course_utils.cli import render_lesson
 
@@ -76,8 +77,42 @@ def describes_every_image(notebook: Any) -> bool:
     return all(len(image.metadata.get("image/png", {}).get("alt", "").strip()) >= 20 for image in images)
 
 
+def exercises(notebook: Any) -> list[Any]:
+    """The cells after the heading "Exercises", up to the next heading of its rank."""
+    headings = [index for index, cell in enumerate(notebook.cells) if re.match(r"## ", cell.source)]
+    for index, following in zip(headings, [*headings[1:], len(notebook.cells)], strict=True):
+        if notebook.cells[index].source.startswith("## Exercises"):
+            cells: list[Any] = notebook.cells[index:following]
+            return cells
+    return []
+
+
 def has_at_most_60_cells(notebook: Any) -> bool:
-    return len(notebook.cells) <= 60
+    """Without the exercises."""
+    return len(notebook.cells) - len(exercises(notebook)) <= 60
+
+
+def has_five_exercises(notebook: Any) -> bool:
+    """Each with number, difficulty, minutes, two folded hints, something to fill in, and its check."""
+    cells = exercises(notebook)
+    starts = [index for index, cell in enumerate(cells) if cell.source.startswith("### ")]
+    groups = [cells[start:end] for start, end in zip(starts, [*starts[1:], len(cells)], strict=True)]
+    return len(groups) >= 5 and all(map(_is_exercise, groups)) and "progress(" in cells[-1].source
+
+
+def _is_exercise(cells: list[Any]) -> bool:
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    program = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    return (
+        re.match(r"### Exercise \d\.\d+\. .+ ★{1,3} \(\d+ min\)\n", text) is not None
+        and text.count("<summary>Hint ") == text.count("</details>") == 2
+        and ("NotImplementedError" in program or re.search(r"= \.\.\.", program) is not None)
+        and "check_" in program
+    )
+
+
+def shows_no_solution(notebook: Any) -> bool:
+    return not any("SOLUTION" in cell.source for cell in notebook.cells)
 
 
 def has_short_code_cells(notebook: Any) -> bool:
@@ -88,8 +123,9 @@ def has_short_code_cells(notebook: Any) -> bool:
 
 
 def balances_prose_and_code(notebook: Any) -> bool:
-    prose = sum(cell.cell_type == "markdown" for cell in notebook.cells)
-    ratio: float = prose / len(code_cells(notebook))
+    practice = exercises(notebook)
+    prose = sum(cell.cell_type == "markdown" for cell in notebook.cells if cell not in practice)
+    ratio: float = prose / sum(cell not in practice for cell in code_cells(notebook))
     return 0.6 <= ratio <= 1.8
 
 
@@ -105,6 +141,8 @@ CHECKS: list[Callable[[Any], bool]] = [
     has_unique_cell_ids,
     describes_every_image,
     has_at_most_60_cells,
+    has_five_exercises,
+    shows_no_solution,
     has_short_code_cells,
     balances_prose_and_code,
     makes_only_claims_that_hold,
@@ -167,6 +205,16 @@ def lesson_with(*cells: Any) -> Any:
     return new_notebook(cells=[*good, *cells])
 
 
+def practice(*, hints: int = 2, stars: str = "★★", answer: str = "x = ...", number: int = 5, last: str = "") -> Any:
+    """A notebook with nothing but exercises."""
+    hint = "<details><summary>Hint 1</summary>\nLook.\n</details>\n"
+    cells = [new_markdown_cell("## Exercises")]
+    for exercise in range(number):
+        text = f"### Exercise 1.{exercise + 1}. Name {stars} (5 min)\n\nWhat.\n{hint * hints}"
+        cells += [new_markdown_cell(text), new_code_cell(answer), new_code_cell("check_x(x)")]
+    return new_notebook(cells=[*cells, new_code_cell(last or "progress(lesson)"), new_markdown_cell("## Recap")])
+
+
 def code(source: str = "x", output: Any = None, count: int = 3) -> Any:
     return new_code_cell(source, outputs=[output] if output else [], execution_count=count)
 
@@ -183,7 +231,12 @@ def same_ids() -> Any:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_checks_accept_a_good_lesson(check: Callable[[Any], bool]) -> None:
-    assert check(lesson_with())
+    assert check(lesson_with() if check is not has_five_exercises else practice())
+
+
+def test_exercises_do_not_count_as_cells_of_the_lesson() -> None:
+    assert has_at_most_60_cells(practice(number=30))
+    assert balances_prose_and_code(lesson_with(*practice(number=30).cells))
 
 
 @pytest.mark.parametrize(
@@ -200,6 +253,12 @@ def test_checks_accept_a_good_lesson(check: Callable[[Any], bool]) -> None:
         (describes_every_image, lesson_with(code(output=data({"image/png": "aa"})))),
         (describes_every_image, lesson_with(code(output=data({"image/png": "aa"}, **{"image/png": {"alt": "plot"}})))),
         (has_at_most_60_cells, lesson_with(*[new_markdown_cell("x") for _ in range(57)])),
+        (has_five_exercises, practice(number=4)),
+        (has_five_exercises, practice(hints=1)),
+        (has_five_exercises, practice(stars="")),
+        (has_five_exercises, practice(answer="x = 3")),
+        (has_five_exercises, practice(last="1")),
+        (shows_no_solution, lesson_with(code("### BEGIN SOLUTION"))),
         (has_short_code_cells, lesson_with(code("x\n" * 21))),
         (has_short_code_cells, lesson_with(*[code("x\n" * 9) for _ in range(3)])),
         (balances_prose_and_code, lesson_with(code(), code())),
@@ -209,3 +268,63 @@ def test_checks_accept_a_good_lesson(check: Callable[[Any], bool]) -> None:
 )
 def test_checks_refuse_a_bad_lesson(check: Callable[[Any], bool], notebook: Any) -> None:
     assert not check(notebook)
+
+
+# ---------------------------------------------------------------------------------------------------- the homework
+
+HOMEWORK = [target for target in homework_targets(ROOT) if target.kind == "homework"]
+each_homework = pytest.mark.parametrize("homework", HOMEWORK, ids=lambda target: target.name)
+SOLVED = {target.source.stem: target for target in homework_targets(ROOT) if target.kind == "solution"}
+
+
+@each_homework
+def test_homework_is_there_and_fresh(homework: Target) -> None:
+    for target in (homework, SOLVED[homework.name]):
+        assert not is_stale(target), f"run: course build {homework.name}"
+        assert target.output.stat().st_size <= MAX_BYTES
+
+
+@each_homework
+@pytest.mark.parametrize(
+    "check",
+    [ran_without_flaw, shows_no_machine_path, ran_from_top_to_bottom, has_unique_cell_ids, describes_every_image],
+)
+def test_solved_homework_keeps_the_promise(homework: Target, check: Callable[[Any], bool]) -> None:
+    assert check(read(SOLVED[homework.name])), check.__doc__
+
+
+@each_homework
+def test_solved_homework_is_right_everywhere(homework: Target) -> None:
+    found = verdicts(read(SOLVED[homework.name]))
+    assert found
+    assert all(verdict["status"] == "right" for verdict in found)
+
+
+@each_homework
+def test_students_get_stubs_and_no_trace_of_a_solution(homework: Target) -> None:
+    """No line of a solution that is long enough to be telling appears in what students get."""
+    released, text = read(homework), homework.source.read_text(encoding="utf-8")
+    sources = "\n".join(cell.source for cell in released.cells)
+    assert "SOLUTION" not in sources
+    assert "HIDDEN" not in sources
+    assert "hidden_checks" not in sources
+    assert not any(cell.get("outputs") for cell in released.cells)
+    for solution in re.findall(r"### BEGIN SOLUTION\n(.*?)### END SOLUTION", text, re.DOTALL):
+        telling = [line.strip() for line in solution.splitlines() if len(line.strip()) > 25]
+        assert not [line for line in telling if line in sources]
+
+
+@each_homework
+def test_graded_cells_have_points_and_belong_together(homework: Target) -> None:
+    marks = [cell.metadata.nbgrader for cell in read(homework).cells if "nbgrader" in cell.metadata]
+    tests = [mark for mark in marks if mark["locked"]]
+    assert 4 <= len(tests) <= 8
+    assert all(mark["points"] > 0 for mark in marks if mark["grade"])
+    solutions = {mark["grade_id"].removesuffix("_solution") for mark in marks if not mark["grade"]}
+    assert {mark["grade_id"].removesuffix("_test") for mark in tests} == solutions
+    assert any(mark["solution"] and mark["grade"] for mark in marks), "a report that a person grades"
+
+
+@each_homework
+def test_homework_carries_the_colab_bootstrap_word_for_word(homework: Target) -> None:
+    assert bootstrap() in homework.source.read_text(encoding="utf-8")
