@@ -49,8 +49,8 @@ LAYERS = {
 # The order inside a subpackage; its ``__init__`` (here "") re-exports. Homework modules are independent of each other.
 INSIDE = {
     "kan": {
-        "bsplines": 0, "library": 0, "layer": 1, "network": 2, "grid": 3, "pruning": 3, "fitting": 4, "plots": 4,
-        "symbolic": 5, "model": 6, "": 7,
+        "bsplines": 0, "library": 0, "layer": 1, "network": 2, "grid": 3, "levenberg_marquardt": 3, "pruning": 3,
+        "formula": 3, "fitting": 4, "plots": 4, "symbolic": 5, "discovery": 6, "model": 7, "": 8,
     },
     "preprocessing": {"augmentation": 0, "cleaning": 0, "columns": 0, "": 1},
     "tabular": {"_layers": 0, "_inputs": 1, "networks": 2, "ensemble": 2, "transformer": 2, "": 3},

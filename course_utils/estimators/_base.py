@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,12 +28,13 @@ from course_utils.estimators._data import (
     number_of_folds,
 )
 from course_utils.estimators._members import MemberEarlyStopping, MemberLoss, held_out_rows
-from course_utils.preprocessing import cardinalities
+from course_utils.preprocessing import cardinalities, make_preprocessor
 from course_utils.training import ProgressBar, fit
 
 __all__ = ["NetworkClassifier", "NetworkEstimator", "NetworkRegressor", "Problem"]
 
 _ROWS_AT_A_TIME = 1024
+_WARMUP = 0.05  # of the training
 
 
 @dataclass
@@ -61,8 +63,8 @@ class Problem:
 class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
     """Base of estimators that train a network on a table; `NetworkRegressor` and `NetworkClassifier` build on it.
 
-    A subclass has the hyperparameters ``lr, batch_size, max_epochs, patience, validation_fraction, random_state,
-    verbose, device``, and makes preprocessor, module and optimizer. A module whose output is
+    A subclass has the hyperparameters ``numeric_scaling, lr, batch_size, max_epochs, patience, validation_fraction,
+    random_state, verbose, device``, and makes module and optimizer. A module whose output is
     (batch, n_members, out_features) says so by an attribute ``n_members``. If it has an attribute ``places``, one
     integer a member, each member has held-out rows of its own: the fold of that number, counted on through deals after
     deals; then it must take inputs of shape (batch, n_members, n_columns) too. A method ``parameter_owners()`` lets
@@ -71,9 +73,15 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------ for subclasses
 
+    _categorical = "ordinal"  # or "onehot"
+
     def _make_preprocessor(self, X: Table, seed: int) -> Any:
-        """Return an unfitted transformer to numeric columns followed by ordinal codes."""
-        raise NotImplementedError
+        """Return an unfitted transformer to numeric columns followed by ordinal codes, if there are any."""
+        scaling, categorical = self.numeric_scaling, self._categorical
+        made = make_preprocessor(X, numeric=scaling, categorical=categorical, min_frequency=5, random_state=seed)
+        if any(name == "categorical" for name, *_ in made.transformers):
+            made.set_params(categorical__encode__max_categories=256)
+        return made
 
     def _make_module(self, problem: Problem) -> nn.Module:
         """Return the network, initialized from ``problem.seed``."""
@@ -94,13 +102,23 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         return torch.full((n_members,), 1 / n_members, dtype=torch.float64)
 
     def _make_schedule(self, n_steps: int) -> Callable[[int], float] | None:
-        """Return a factor on the learning rate for each step of ``n_steps``."""
-        return None
+        """Return a factor on the learning rate for each step of ``n_steps``: a warm-up, then along a cosine to 0."""
+
+        def factor(step: int) -> float:
+            done = step / n_steps
+            return min(1.0, (done + 1 / n_steps) / _WARMUP) * (1 + math.cos(math.pi * done)) / 2
+
+        return factor
 
     def _batch_size(self, n_rows: int) -> int:
+        if self.batch_size == "auto":
+            return int(min(256, max(32, 2 ** round(math.log2(n_rows / 16)))))
         return check_int(self.batch_size, "batch_size", minimum=1)
 
     def _max_epochs(self, n_batches: int) -> int:
+        if self.max_epochs == "auto":
+            n_steps = 3000 if len(getattr(self, "classes_", ())) > 2 else 1500
+            return max(10, round(n_steps / n_batches))
         return check_int(self.max_epochs, "max_epochs", minimum=1)
 
     # What regression and classification do differently.

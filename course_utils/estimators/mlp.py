@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from course_utils._validation import check_int, check_non_negative, check_one_of, check_positive
 from course_utils.estimators._base import NetworkClassifier, NetworkEstimator, NetworkRegressor, Problem
-from course_utils.estimators._data import Table
 from course_utils.estimators._members import held_out_rows
-from course_utils.preprocessing import make_preprocessor
 from course_utils.regularizers import decay_groups
 from course_utils.reproducibility import make_generator
 from course_utils.tabular import EnsembleLinear, EnsembleMLP, FTTransformer, TabularMLP, TabularResNet, compute_bins
@@ -22,7 +20,6 @@ from course_utils.tabular import EnsembleLinear, EnsembleMLP, FTTransformer, Tab
 __all__ = ["MLPClassifier", "MLPRegressor", "MixedEnsemble"]
 
 _ARCHITECTURES = ("ensemble", "mlp", "resnet", "ft_transformer")
-_WARMUP = 0.05  # of the training
 
 
 class MixedEnsemble(nn.Module):
@@ -116,36 +113,10 @@ class _MLP(NetworkEstimator):
         self.device = device
         self.verbose = verbose
 
-    def _make_preprocessor(self, X: Table, seed: int) -> Any:
-        made = make_preprocessor(
-            X, numeric=self.numeric_scaling, categorical="ordinal", min_frequency=5, random_state=seed
-        )
-        if any(name == "categorical" for name, *_ in made.transformers):
-            made.set_params(categorical__encode__max_categories=256)
-        return made
-
-    def _batch_size(self, n_rows: int) -> int:
-        if self.batch_size == "auto":
-            return int(min(256, max(32, 2 ** round(math.log2(n_rows / 16)))))
-        return super()._batch_size(n_rows)
-
-    def _max_epochs(self, n_batches: int) -> int:
-        if self.max_epochs == "auto":
-            n_steps = 3000 if len(getattr(self, "classes_", ())) > 2 else 1500
-            return max(10, round(n_steps / n_batches))
-        return super()._max_epochs(n_batches)
-
     def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         weight_decay = check_non_negative(self.weight_decay, "weight_decay")
         lr = check_positive(self.lr, "lr")
         return torch.optim.AdamW(decay_groups(module, weight_decay), lr=lr, betas=(0.9, 0.99), fused=True)
-
-    def _make_schedule(self, n_steps: int) -> Callable[[int], float]:
-        def factor(step: int) -> float:
-            done = step / n_steps
-            return min(1.0, (done + 1 / n_steps) / _WARMUP) * (1 + math.cos(math.pi * done)) / 2
-
-        return factor
 
     def _make_module(self, problem: Problem) -> nn.Module:
         check_one_of(self.architecture, "architecture", _ARCHITECTURES)

@@ -123,12 +123,9 @@ class KANLayer(nn.Module):
 
     def masked_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Return coefficients and base weights with zeros for removed edges, which then get no gradient either."""
-        coefficients: Tensor = self.coefficients
-        base_weight: Tensor | None = self.base_weight
-        if not bool(self.edge_mask.all()):
-            coefficients = coefficients * self.edge_mask[:, None, :]
-            base_weight = None if base_weight is None else base_weight * self.edge_mask
-        return coefficients, base_weight
+        # Always, since to look whether it is needed would make a GPU wait and cut a compiled graph in two.
+        coefficients = self.coefficients * self.edge_mask[:, None, :]
+        return coefficients, None if self.base_weight is None else self.base_weight * self.edge_mask
 
     def edge_functions(self, x: Tensor) -> Tensor:
         """Return every edge's value φ_ij(x_j), (batch, out_features, in_features), whose sum over j is the output.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from course_utils._validation import check_sizes
 from course_utils.kan.layer import KANLayer
+from course_utils.kan.library import FUNCTIONS, SymbolicEdge
 
 __all__ = ["KANBase"]
 
@@ -82,30 +83,55 @@ class KANBase(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return what the constructor needs to make a network of the same shape, as plain numbers and text."""
-        first: KANLayer = self.layers[0]  # type: ignore[assignment]
+        layers = self._kan_layers()
+        sizes = [layer.grid_size for layer in layers]
         return {
             "widths": list(self.widths),
-            "grid_size": first.grid_size,
-            "degree": first.degree,
-            "base": first.base,
+            "grid_size": sizes[0] if len(set(sizes)) == 1 else sizes,
+            "degree": layers[0].degree,
+            "base": layers[0].base,
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write shape and weights to a file of tensors and plain values, without pickled code; see `load`."""
-        torch.save({"config": self.config(), "state": self.state_dict()}, path)
+        """Write shape, weights and known functions to a file of tensors and plain values, no pickled code; see `load`.
+
+        Raises:
+            ValueError: an edge has a function of your own under a name that means another one in `FUNCTIONS`; the file
+                keeps only names.
+        """
+        names = []
+        for layer in self._kan_layers():
+            edges = _known(layer)
+            for place, edge in edges.items():
+                if FUNCTIONS.get(edge.name, edge.function) is not edge.function:
+                    raise ValueError(f"edge {place}: the function {edge.name!r} is not the one that FUNCTIONS has")
+            names.append({place: edge.name for place, edge in edges.items()})
+        torch.save({"config": self.config(), "symbolic": names, "state": self.state_dict()}, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read what `save` wrote, onto the CPU, in training mode; draws nothing from torch's global stream.
 
         Raises:
             FileNotFoundError: there is no such file.
             pickle.UnpicklingError: the file holds more than tensors and plain values.
-            ValueError: it holds something else than a saved KAN.
+            ValueError: it holds something else than a saved KAN, or an edge whose function is not in `FUNCTIONS`.
         """
-        content = torch.load(path, weights_only=True)
-        if not isinstance(content, dict) or set(content) != {"config", "state"}:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or set(content) != {"config", "symbolic", "state"}:
             raise ValueError(f"{os.fspath(path)} is not a file that KAN.save wrote")
-        model = cls(**content["config"], dtype=content["state"]["layers.0.coefficients"].dtype)
+        dtype = content["state"]["layers.0.coefficients"].dtype
+        model = cls(**content["config"], generator=torch.Generator(), dtype=dtype)
+        for layer, names in zip(model._kan_layers(), content["symbolic"], strict=True):
+            for place, name in names.items():
+                layer.symbolic_edges[place] = SymbolicEdge(name, dtype=dtype)
         model.load_state_dict(content["state"])
         return model
+
+    def _kan_layers(self) -> list[KANLayer]:
+        """``layers`` under the type that they have."""
+        return list(self.layers)  # type: ignore[arg-type]
+
+
+def _known(layer: KANLayer) -> dict[str, SymbolicEdge]:
+    return dict(layer.symbolic_edges.items())  # type: ignore[arg-type]
