@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import scipy.optimize
-import sympy  # type: ignore[import-untyped]
+import sympy
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

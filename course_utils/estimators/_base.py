@@ -101,7 +101,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         n_members = held.shape[1]
         return torch.full((n_members,), 1 / n_members, dtype=torch.float64)
 
-    def _make_schedule(self, n_steps: int) -> Callable[[int], float] | None:
+    def _make_schedule(self, n_steps: int) -> Callable[[int], float]:
         """Return a factor on the learning rate for each step of ``n_steps``: a warm-up, then along a cosine to 0."""
 
         def factor(step: int) -> float:

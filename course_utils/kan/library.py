@@ -69,7 +69,7 @@ class Function:
 
 def load_sympy() -> Any:
     """Return the module sympy, which takes a while to import and comes with torch."""
-    import sympy  # type: ignore[import-untyped]
+    import sympy
 
     return sympy
 
