@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 
-from course_utils.kan import KAN, KANLayer, b_spline_basis, b_spline_derivative
+from course_utils.kan import KAN, KANLayer, b_spline_basis, b_spline_derivative, bsplines
 from course_utils.kan.library import FUNCTIONS, Function, SymbolicEdge
 
 sizes = st.integers(1, 20)
@@ -144,6 +144,25 @@ def test_what_is_not_finite_does_not_become_finite(degree: int, bad: float) -> N
     assert output[0].isfinite().all()
     assert not output[1].isfinite().any()
     assert gradient[0].isfinite().all()
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 5])
+def test_blocks_of_rows_change_nothing(degree: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    s = points(61, 5, margin=2.0).requires_grad_()
+    outcomes = []
+    for block in (10**9, 40, 0):  # all rows at once, a few, one
+        monkeypatch.setattr(bsplines, "_BLOCK", block)
+        basis = b_spline_basis(s, 5, degree)
+        outcomes.append((basis.detach(), torch.autograd.grad(basis.square().sum(), s)[0]))
+
+    for basis, gradient in outcomes[1:]:
+        assert torch.equal(basis, outcomes[0][0])
+        assert torch.equal(gradient, outcomes[0][1])
+
+
+def test_basis_of_no_rows_and_of_no_inputs_is_empty() -> None:
+    assert b_spline_basis(torch.zeros(0, 3), 5, 3).shape == (0, 8, 3)
+    assert b_spline_basis(torch.zeros(4, 0), 5, 3).shape == (4, 8, 0)
 
 
 def test_basis_leaves_its_argument_alone() -> None:

@@ -13,6 +13,8 @@ from course_utils._validation import check_int
 
 __all__ = ["b_spline_basis", "b_spline_derivative", "centres"]
 
+_BLOCK = 2**17  # numbers that one thread works on at a time
+
 
 def b_spline_basis(s: Tensor, grid_size: int, degree: int) -> Tensor:
     """Return every B-spline of a uniform grid at every point.
@@ -74,37 +76,52 @@ def _check(s: Tensor, grid_size: int, degree: int) -> None:
         raise TypeError(f"s must hold floating-point numbers, got {s.dtype}")
 
 
-def _unit(degree: int) -> float:
-    """Return the length λ with λ^degree = 1/degree!: with distances in 1/λ, no power needs the factor 1/degree!."""
-    return float(math.factorial(degree) ** (-1 / degree))
-
-
 def _basis_and_slopes(s: Tensor, grid_size: int, degree: int) -> tuple[Tensor, Tensor]:
-    """Return the splines, and their derivatives divided by degree·λ.
+    """Return the splines, and their derivatives times (degree − 1)!, each (batch, grid_size + degree, in_features).
 
-    With u_i = λ((k+1)/2 − i − t)₊ and a_i = (−1)^i C(k+1, i), the slope is P = Σ a_i u_i^{k−1} but for its sign, and
-    because u_i = u_0 − iλ where it is not 0, the spline Σ a_i u_i^k is u_0·P − λ Σ i·a_i u_i^{k−1}: no power twice.
-    Nearly every step works in place, since writing to fresh memory costs more than the arithmetic.
+    On a CPU a block of rows at a time, small enough to stay in its cache from one step to the next. A compiler joins
+    the steps itself.
     """
-    unit, power = _unit(degree), degree - 1
+    if torch.compiler.is_compiling() or not s.is_cpu or degree == 1:
+        return _block(s, grid_size, degree)
+    batch, in_features = s.shape
+    rows = 1 + _BLOCK * torch.get_num_threads() // (1 + (grid_size + degree) * in_features)
+    if rows >= batch:
+        return _block(s, grid_size, degree)
+    basis = s.new_empty(batch, grid_size + degree, in_features)
+    slopes = torch.empty_like(basis)
+    for parts in zip(s.split(rows), basis.split(rows), slopes.split(rows), strict=True):
+        _block(parts[0], grid_size, degree, *parts[1:])
+    return basis, slopes
+
+
+def _block(
+    s: Tensor, grid_size: int, degree: int, basis: Tensor | None = None, slopes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Do the arithmetic of `_basis_and_slopes`, for degrees above 1 in the memory of the last two arguments, if given.
+
+    With v_i = min(t − (k+1)/2 + i, 0) and a_i = (−1)^i C(k+1, i), the slope is P = Σ a_i v_i^{k−1} but for its sign.
+    Because v_i = v_0 + i where it is not 0, the spline (−1)^k/k! Σ a_i v_i^k is (−1)^k/k! (v_0·P + Σ i·a_i v_i^{k−1}):
+    no power twice. Nearly every step works in place, since writing to fresh memory costs more than the arithmetic.
+    """
+    power, scale = degree - 1, (-1) ** degree / math.factorial(degree)
     inside = s.clamp(0, grid_size)
     offsets = centres(grid_size, degree).to(s)[:, None] - inside[:, None, :]
-    basis = offsets.abs().mul_(-unit).add_(unit * (degree + 1) / 2).relu_()
+    v = offsets.abs().sub_((degree + 1) / 2).clamp_(max=0)
     if degree == 1:
-        slopes = b_spline_derivative(s, grid_size, degree)
+        basis, slopes = v.neg_(), b_spline_derivative(s, grid_size, degree)
     else:
-        slopes = basis.pow(power)
-        weighted = []
-        for i in range(1, (degree + 2) // 2):
-            term = (basis - i * unit).relu_().pow_(power)
+        basis = torch.add(v, 1, out=basis).clamp_(max=0).pow_(power)
+        slopes = torch.pow(v, power, out=slopes).sub_(basis, alpha=degree + 1)
+        basis.mul_(-(degree + 1) * scale)
+        for i in range(2, (degree + 2) // 2):
             factor = (-1) ** i * math.comb(degree + 1, i)
+            term = (v + i).clamp_(max=0).pow_(power)
             slopes.add_(term, alpha=factor)
-            weighted.append((term, -i * factor * unit))
-        basis.mul_(slopes)
-        for term, factor in weighted:
-            basis.add_(term, alpha=factor)
-        slopes.copysign_(offsets)  # but for rounding errors it is nowhere negative before that
-    basis.addcmul_((s - inside)[:, None, :], slopes, value=degree * unit)
+            basis.add_(term, alpha=i * factor * scale)
+        basis.addcmul_(v, slopes, value=scale)
+        slopes.copysign_(offsets)  # but for rounding errors only the sign may be wrong before that
+    basis.addcmul_((s - inside)[:, None, :], slopes, value=1 / math.factorial(power))
     return basis, slopes
 
 
@@ -125,4 +142,4 @@ class _Basis(torch.autograd.Function):
         grid_size, degree = ctx.sizes
         if torch.is_grad_enabled():  # `create_graph`: the gradient itself will be differentiated
             return (grad_basis * b_spline_derivative(s, grid_size, degree)).sum(dim=1), None, None
-        return (grad_basis * slopes).sum(dim=1).mul_(degree * _unit(degree)), None, None
+        return (grad_basis * slopes).sum(dim=1).div_(math.factorial(degree - 1)), None, None

@@ -14,6 +14,10 @@ class KAN(KANBase):
     The methods are functions of the package's modules, bound as they stand: their first argument, ``model``, is the
     network itself.
 
+    A step costs about twice one of an MLP with as many parameters. For a long training with the same grids,
+    ``torch.compile(model, mode="max-autotune-no-cudagraphs")`` takes most of that away; it needs some seconds, and
+    again after each `extend_grid`.
+
     Example:
         >>> model = KAN([2, 5, 1], grid_size=5)
         >>> model(torch.zeros(3, 2)).shape
