@@ -13,7 +13,8 @@ lab: $(READY)
 	$(RUN)/jupyter lab $(LAB_FLAGS) notebooks
 
 test: $(READY) unit
-	$(RUN)/pytest $(NBVAL) notebooks
+	$(RUN)/pytest $(NBVAL) notebooks/*.ipynb notebooks/homework/solutions
+	$(RUN)/course build --solved
 
 unit: $(READY)
 	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy

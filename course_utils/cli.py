@@ -1,4 +1,4 @@
-"""The ``course`` command: build notebooks, start a lesson, collect the claims, report the environment."""
+"""The ``course`` command: build notebooks, start a lesson, collect the claims, release and grade homework."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows ``course`` on the command line; ``sys.argv`` when ``None``.
 
     Returns:
-        0; 1 when a notebook failed or is stale; 2 when the command cannot be carried out; 130 after Ctrl-C.
+        0; 1 when a notebook failed or is stale, or a submission could not be graded; 2 when the command cannot be
+            carried out; 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -155,6 +156,24 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--write", type=Path, metavar="FILE", help="write the table there instead of printing it")
     command.set_defaults(run=_run_claims)
 
+    command = commands.add_parser("release", help="make an nbgrader course directory, or renew its homework")
+    command.add_argument("names", nargs="*", metavar="HOMEWORK", help="e.g. hw1_backpropagation (default: all)")
+    command.add_argument("--to", type=Path, required=True, metavar="DIR", help="the course directory")
+    command.set_defaults(run=_run_release)
+
+    command = commands.add_parser("grade", help="grade what students handed in; runs their code: use a container")
+    command.add_argument("course", type=Path, metavar="DIR", help="a course directory, from course release")
+    command.add_argument("names", nargs="*", metavar="HOMEWORK", help="(default: all that somebody handed in)")
+    command.add_argument(
+        "--jobs", type=_positive, metavar="N", help="submissions at the same time (default: all cores)"
+    )
+    command.add_argument("--timeout", type=_positive, default=30, metavar="S", help="seconds for a cell (default: 30)")
+    command.add_argument(
+        "--total", type=_positive, default=300, metavar="S", help="seconds for a whole submission (default: 300)"
+    )
+    command.add_argument("--memory", type=_positive, default=4, metavar="GB", help="for a submission (default: 4)")
+    command.set_defaults(run=_run_grade)
+
     command = commands.add_parser("info", help="print the versions that a bug report should carry")
     command.set_defaults(run=_run_info)
     return parser
@@ -212,6 +231,26 @@ def _run_claims(options: argparse.Namespace) -> int:
     else:
         print(table, end="")
     return 0
+
+
+def _run_release(options: argparse.Namespace) -> int:
+    from course_utils.grading import release
+
+    for path in release(find_root(), options.to, [Path(name).stem for name in options.names]):
+        print(f"released {path}")
+    return 0
+
+
+def _run_grade(options: argparse.Namespace) -> int:
+    from course_utils.grading import Limits, grade
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+
+    limits = Limits(cell=options.timeout, notebook=options.total, memory=options.memory)
+    rows = grade(options.course, options.names, jobs=options.jobs, limits=limits, tell=tell)
+    print(f"{len(rows)} submissions; read {options.course / 'report' / 'summary.md'}")
+    return 1 if any(row.status == "failed" for row in rows) else 0
 
 
 def _run_info(options: argparse.Namespace) -> int:

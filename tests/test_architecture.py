@@ -44,6 +44,7 @@ LAYERS = {
     "homework": 6,
     "claims": 6,
     "build": 6,
+    "grading": 6,
     "cli": 6,
 }
 # The order inside a subpackage; its ``__init__`` (here "") re-exports. Homework modules are independent of each other.
@@ -59,6 +60,7 @@ INSIDE = {
     "search": {
         "spaces": 0, "study": 1, "figures": 1, "importance": 2, "objective": 2, "tuning": 3, "samplers": 4, "": 5,
     },
+    "grading": {"repair": 0, "report": 0, "releasing": 1, "execution": 1, "scoring": 2, "batch": 3, "": 4},
     "training": {
         "history": 0, "batches": 0, "checkpoints": 0, "nonfinite": 1, "callbacks": 1, "measuring": 1, "loop": 2, "": 3,
     },
@@ -70,11 +72,14 @@ SIBLINGS = {
     ("search", "evaluation"),
     ("cli", "build"),
     ("cli", "claims"),
+    ("cli", "grading"),
+    ("grading", "build"),  # the release is made from what the build publishes
 }
 # Imported inside the function that uses them, so that importing a module of ours stays cheap.
 HEAVY = {
     "IPython", "dask", "distributed", "ipykernel", "ipywidgets", "jupyter_client", "jupytext", "lightgbm",
-    "livelossplot", "nbclient", "nbformat", "optuna", "sympy", "tensorboard", "torchviz", "wandb", "xgboost",
+    "livelossplot", "nbclient", "nbformat", "nbgrader", "optuna", "sympy", "tensorboard", "torchviz", "traitlets", "wandb",
+    "xgboost",
 }  # fmt: skip
 MAX_LINES = 400
 

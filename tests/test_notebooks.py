@@ -329,3 +329,16 @@ def test_graded_cells_have_points_and_belong_together(homework: Target) -> None:
 @each_homework
 def test_homework_carries_the_colab_bootstrap_word_for_word(homework: Target) -> None:
     assert bootstrap() in homework.source.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@each_homework
+def test_a_fresh_homework_stops_only_where_a_stub_stands(homework: Target, tmp_path: Path) -> None:
+    from nbclient import NotebookClient
+
+    notebook = read(homework)
+    client = NotebookClient(notebook, timeout=120, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    errors = [output for output in outputs(notebook) if output.output_type == "error"]
+    assert errors
+    assert {output.ename for output in errors} == {"NotImplementedError"}, [output.evalue for output in errors]

@@ -913,11 +913,235 @@ show(fig, alt="Twelve validation images misclassified with over 95% confidence, 
 # as the network did (the boot-shaped sneaker), and some labels look wrong (the "T-shirt" that ends in a skirt). Each
 # kind asks for a different cure: a better model, nothing at all, better data. No accuracy would have told you which. And
 # a network that is 99% sure and wrong has a second problem besides the error; lesson 04 returns to it.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Seven, from five minutes to twenty-five. Fill in the line that says `your code here`, or replace the `...`; the cell below
+# answers at once, as often as you like. Open a hint only after a try of your own.
+
+# %%
+import itertools
+
+from course_utils.homework import lesson_00, progress
+from course_utils.homework.lesson_00 import (
+    check_cross_entropy,
+    check_gates,
+    check_largest_lr,
+    check_merged,
+    check_parameters,
+    check_starts,
+    check_tanh_gradients,
+)
+
+# %% [markdown]
+# ### Exercise 0.1. XOR out of three neurons ★ (8 min)
 #
+# A neuron with a threshold fires if $w_1x_1 + w_2x_2 + b > 0$. One cannot do XOR, but three can: $x_1$ XOR $x_2$ is
+# (OR) AND (NAND), where NAND fires unless *both* inputs are 1. Find weights and bias for each of the three, on paper:
+# first draw the four points, then a line. **Predict** whether there is one answer or many.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# What does the neuron answer at (0, 0)? There only the bias speaks.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# With both weights 1 the sum counts the switches that are on: 0, 1 or 2. Put $-b$ between the counts that shall fire and
+# those that shall not. NAND is AND with every sign turned.
+# </details>
+
+# %%
+gates = ...  # {"OR": (w1, w2, b), "NAND": (w1, w2, b), "AND": (w1, w2, b)}
+### BEGIN SOLUTION
+gates = {"OR": (1, 1, -0.5), "NAND": (-1, -1, 1.5), "AND": (1, 1, -1.5)}
+### END SOLUTION
+
+# %%
+check_gates(gates)
+
+# %% [markdown]
+# ### Exercise 0.2. Two linear layers are one ★★ (10 min)
+#
+# Section 3 said that a second linear layer without a bend adds nothing. Prove it by construction: from the parameters
+# of two `nn.Linear` in a row compute those of the *one* that does the same. Torch stores a weight as (out, in) and
+# computes $W\mathbf{x} + \mathbf{b}$. **Predict**, before you write: on which of the four arguments does the new bias depend?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Write the second layer's output as a formula in $\mathbf{x}$, and multiply out.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# $W_2(W_1\mathbf{x} + \mathbf{b}_1) + \mathbf{b}_2$ has one term with $\mathbf{x}$ and two without.
+# </details>
+
+
+# %%
+def merged(w1, b1, w2, b2):
+    """w1: (hidden, in), b1: (hidden,), w2: (out, hidden), b2: (out,) → weight (out, in) and bias (out,)."""
+    ### BEGIN SOLUTION
+    return w2 @ w1, w2 @ b1 + b2
+    ### END SOLUTION
+
+
+# %%
+check_merged(merged)
+
+# %% [markdown]
+# ### Exercise 0.3. Count without building ★ (5 min)
+#
+# Write the count of section 8 for any MLP: `sizes` is the list of its widths, from the inputs to the outputs, such as
+# `[784, 32, 10]`; without `bias` no layer has one. **Predict** by head what a linear neuron with 13 inputs gives.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# A list of $k$ sizes describes $k-1$ layers.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Go through the pairs of neighbours $(n, m)$, with `zip` or `itertools.pairwise`, and add up $m(n+1)$, or $mn$.
+# </details>
+
+
+# %%
+def parameters_of(sizes, bias=True):
+    """Number of parameters of an MLP with these widths."""
+    ### BEGIN SOLUTION
+    return sum(m * (n + bias) for n, m in itertools.pairwise(sizes))
+    ### END SOLUTION
+
+
+# %%
+check_parameters(parameters_of)
+
+# %% [markdown]
+# ### Exercise 0.4. How many tickets? ★ (5 min)
+#
+# Two ReLU units solved XOR in about one start of five. Say the probability is exactly 0.2, and each start is
+# independent of the others. **Predict**: how many starts do you need until at least one succeeds with 95% probability?
+# Guess first (5? 20? 100?), then compute.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# "At least one succeeds" is the opposite of something whose probability is a simple product.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# All $k$ starts fail with probability $0.8^k$. Try values of $k$, or take logarithms and round up.
+# </details>
+
+# %%
+starts = ...  # a whole number
+### BEGIN SOLUTION
+starts = int(np.ceil(np.log(0.05) / np.log(0.8)))
+### END SOLUTION
+
+# %%
+check_starts(starts)
+
+# %% [markdown]
+# ### Exercise 0.5. The largest learning rate ★★ (8 min)
+#
+# Section 2 reached the bottom of the standardized neuron's bowl in one step, with a rate of 1. What if the rate is larger?
+# **Predict** the smallest rate at which the loss no longer falls. Then change the constant `TRIED_LR`, run the cell again
+# and again, and find that rate to two digits. How does your number relate to the curvature of the bowl, which is 1?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Look at the printed losses: by which factor does each step change them? Is it the same in all steps?
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# The distance to the bottom is multiplied by $1 - \eta$ in each step. At which $\eta$ does this factor reach $-1$?
+# </details>
+
+# %%
+TRIED_LR = 0.5  # change it, and run the cell again
+tried_path = descend(neuron, price, TRIED_LR, batch_size=506, epochs=6)
+print("loss above the minimum:", excess_loss(neuron, price, tried_path).round(1))
+
+# %%
+largest_lr = ...  # the rate at which the loss stops falling
+### BEGIN SOLUTION
+largest_lr = 2.0
+### END SOLUTION
+
+# %%
+check_largest_lr(largest_lr)
+
+# %% [markdown]
+# ### Exercise 0.6. A loss that survives large logits ★★ (15 min)
+#
+# The cross-entropy of one example is $-\log p_y$, where $p = \operatorname{softmax}(\mathbf{z})$ and $y$ is the true class;
+# the loss is the mean over the batch. Written like that it fails for logits as large as 1000, and a network that is sure
+# of itself has such logits. Write it in NumPy so that it holds. **Predict** the loss of logits (1000, 0) if the
+# true class is the *second*.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `mlp_gradients` in section 7 subtracts the maximum of each row. That cures `exp`. What about `log`?
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# $\log p_y = z_y - \log\sum_k e^{z_k}$. Subtract the row's maximum from all logits first; then the sum is at least 1, and
+# no probability is ever formed.
+# </details>
+
+
+# %%
+def stable_cross_entropy(logits, labels):
+    """logits: (batch, classes), labels: (batch,) whole numbers → the mean cross-entropy, one number."""
+    ### BEGIN SOLUTION
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return -log_p[np.arange(len(labels)), labels].mean()
+    ### END SOLUTION
+
+
+# %%
+check_cross_entropy(stable_cross_entropy)
+
+# %% [markdown]
+# ### Exercise 0.7. Backward through tanh ★★★ (25 min)
+#
+# Section 7 went back through ReLU and softmax. Now a regression network with one tanh layer, by hand:
+#
+# $$H = \tanh(XW_1 + \mathbf b_1),\qquad \hat Y = HW_2 + \mathbf b_2,\qquad L = \tfrac1{2n}\lVert\hat Y - Y\rVert^2$$
+#
+# with the $n$ examples as rows. Return the four gradients. **Predict**: which of them contain the slope of tanh?
+# The check compares with autograd, and it knows ten ways to go wrong.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Start at the end: what is the gradient by $\hat Y$? Everything else is that, sent back through one operation at a time.
+# The slope of tanh can be written with $H$ alone.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# $\Delta_2 = (\hat Y - Y)/n$; then the formulas of section 7, with $1 - H^2$ in the place of $[H > 0]$. The gradient of a
+# bias is the sum of its $\Delta$ over the rows.
+# </details>
+
+
+# %%
+def tanh_gradients(x, y, w1, b1, w2, b2):
+    """x: (n, in), y: (n, out), w1: (in, hidden), b1: (hidden,), w2: (hidden, out), b2: (out,) → dw1, db1, dw2, db2."""
+    ### BEGIN SOLUTION
+    h = np.tanh(x @ w1 + b1)
+    delta2 = (h @ w2 + b2 - y) / len(x)
+    delta1 = (delta2 @ w2.T) * (1 - h**2)
+    return x.T @ delta1, delta1.sum(axis=0), h.T @ delta2, delta2.sum(axis=0)
+    ### END SOLUTION
+
+
+# %%
+check_tanh_gradients(tanh_gradients)
+
+# %%
+progress(lesson_00)
+
+# %% [markdown]
 # ## Recap
 #
 # - **Train:** the perceptron stops when no mistake is left, the linear neuron slides down a loss. Scale decides how far
@@ -935,8 +1159,7 @@ show(fig, alt="Twelve validation images misclassified with over 95% confidence, 
 # - Statistics for standardizing come from the training part only.
 # - `loss.backward()` *adds* to `.grad`; forget `zero_grad()` and you train on the sum of all past batches.
 # - A difference check in `float32`, or with $h=10^{-12}$, fails correct code. Use `float64` and $h \approx 10^{-5}$, both ways.
-
-# %% [markdown]
+#
 # ## Errata of the decks
 #
 # - `003_f7e7d77f8dafb44a`: the gradient of the squared error is $-(y-\hat y)\mathbf{x}$; with the printed sign and the

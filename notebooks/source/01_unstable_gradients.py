@@ -760,8 +760,247 @@ else:
 # %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Seven, from five minutes to twenty-five. Fill in the line that says `your code here`, or replace the `...`; the cell below
+# answers at once, as often as you like. Open a hint only after a try of your own.
+
+# %%
+from course_utils.homework import lesson_01, progress
+from course_utils.homework.lesson_01 import (
+    check_chain_gradients,
+    check_clipped,
+    check_dead_share,
+    check_factor_per_layer,
+    check_half_dead,
+    check_prelu,
+    check_sickness,
+)
+
+# %% [markdown]
+# ### Exercise 1.1. What may one layer cost? ★ (5 min)
 #
+# A gradient shall cross thirty layers and keep at least a tenth of its size. **Predict**: by which factor may each layer
+# multiply it, at the least? Guess before you compute: nearer to 0.5, to 0.9 or to 0.99?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Section 1: the factors are multiplied, not added.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Solve $f^{30} = 0.1$ for $f$.
+# </details>
+
+# %%
+factor_per_layer = ...  # a number, to three digits
+### BEGIN SOLUTION
+factor_per_layer = 0.1 ** (1 / 30)
+### END SOLUTION
+
+# %%
+check_factor_per_layer(factor_per_layer)
+
+# %% [markdown]
+# ### Exercise 1.2. Every gradient of a chain ★★ (15 min)
+#
+# `chain_gradient` in section 1 asked autograd for one number. Write the whole list yourself, in NumPy: for a chain of *tanh*
+# neurons, $h_k = \tanh(w_k h_{k-1} + b_k)$, return $\partial h_L/\partial h_k$ for $k = 0, \dots, L$. **Predict** the last
+# value, and how many values there are.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Forward first, keeping every $h_k$. The slope of tanh is $1 - \tanh^2$: which kept value does it need?
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Factor $k$ is $w_k(1 - h_k^2)$. The value for $h_L$ is 1; each earlier one is the next one times one factor.
+# `np.cumprod` of the reversed factors, or a loop from the end.
+# </details>
+
+
+# %%
+def chain_gradients(weights, biases, start):
+    """weights, biases: (L,), start: the number h_0 → (L + 1,) gradients of h_L, by h_0 first and by h_L last."""
+    ### BEGIN SOLUTION
+    h = [start]
+    for weight, bias in zip(weights, biases, strict=True):
+        h.append(np.tanh(weight * h[-1] + bias))
+    factors = weights * (1 - np.array(h[1:]) ** 2)
+    return np.append(np.cumprod(factors[::-1])[::-1], 1.0)
+    ### END SOLUTION
+
+
+# %%
+check_chain_gradients(chain_gradients)
+
+# %% [markdown]
+# ### Exercise 1.3. Count the dead ★ (8 min)
+#
+# Given the sums `z` of a ReLU layer for a whole batch, *before* the ReLU: which share of the units is dead for this
+# batch? **Predict**: does the share rise or fall if the batch gets larger?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Half of all activations of a healthy ReLU layer are 0. What makes a unit dead is more than that.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# For each unit, that is each column: is `z` at most 0 in *all* rows? Then the mean over the units.
+# </details>
+
+
+# %%
+def dead_share(z):
+    """z: (batch, units), sums before the ReLU → the share of dead units, between 0 and 1."""
+    ### BEGIN SOLUTION
+    return (z <= 0).all(dim=0).double().mean()
+    ### END SOLUTION
+
+
+# %%
+check_dead_share(dead_share)
+
+# %% [markdown]
+# ### Exercise 1.4. Clip by the whole length ★★ (12 min)
+#
+# Section 6 clipped with one line of torch. Write it: if all gradients *together*, as one long vector, are longer than
+# `max_norm`, shorten them to that length; otherwise leave them alone. Return new tensors. **Predict** what happens to
+# the direction of the step if you clip each tensor by itself instead.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# One number decides, the same for all tensors. What does it become if every gradient is 0?
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# The squared length is the sum of the squared lengths of the parts. Multiply each tensor by
+# $\min(1, c/\lVert g\rVert)$, and keep a zero out of the denominator.
+# </details>
+
+
+# %%
+def clipped(gradients, max_norm):
+    """gradients: a list of tensors of any shapes → a list of the same shapes, of total length at most max_norm."""
+    ### BEGIN SOLUTION
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    factor = (max_norm / (norm + 1e-12)).clamp(max=1.0)
+    return [factor * gradient for gradient in gradients]
+    ### END SOLUTION
+
+
+# %%
+check_clipped(clipped)
+
+# %% [markdown]
+# ### Exercise 1.5. Kill half of the units ★★ (8 min)
+#
+# A layer with He's weights sees 512 random inputs of standard deviation 1. Its sums then have standard deviation
+# $\sqrt2 \approx 1.4$. **Predict** the bias at which half of its units are dead: at about −1.4, −2.8 or −4.2? Then change
+# the constant `TRIED_BIAS`, run the cell again, and find it.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# A unit lives if its *highest* sum is above 0. How high is the highest of 512 random numbers, in standard deviations?
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Go down in steps of 1, then halve the interval. The share need not be exact: between 40% and 60% is fine.
+# </details>
+
+# %%
+TRIED_BIAS = -1.0  # change it, and run the cell again
+layer = make_mlp(seed=0, depth=1, init="kaiming_normal").linear1
+nn.init.constant_(layer.bias, TRIED_BIAS)
+h = layer(torch.randn(512, 784, generator=make_generator(1))).relu().detach()
+print(f"bias {TRIED_BIAS:g}: {dead_fraction(h):.0%} of the units are dead, {(h == 0).double().mean():.1%} of h is 0")
+
+# %%
+half_dead_bias = ...  # the bias that kills about half of the units
+### BEGIN SOLUTION
+half_dead_bias = -4.25
+### END SOLUTION
+
+# %%
+check_half_dead(half_dead_bias)
+
+# %% [markdown]
+# ### Exercise 1.6. Name the sickness ★★ (12 min)
+#
+# Section 8 as a function. It gets a gradient profile, the norms from the first layer to the last, and returns one of five
+# words: `"not finite"` if there is a NaN or an infinity, else `"dead"` if a norm is exactly 0, else `"vanishing"` if the
+# first norm is less than a thousandth of the last, `"exploding"` if it is more than a thousand times the last, else
+# `"healthy"`. **Predict**: what is `float("nan") < 1`, and why does the order of the questions matter?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# All norms near $10^{-6}$ may be a network that has finished training. Compare the layers with each other.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# `np.isfinite(norms).all()`, then `(norms == 0).any()`, then compare `norms[0]` with `norms[-1]`. Multiply rather than divide.
+# </details>
+
+
+# %%
+def sickness(norms):
+    """norms: (layers,), gradient norms from the first layer to the last → one of the five words."""
+    ### BEGIN SOLUTION
+    if not np.isfinite(norms).all():
+        return "not finite"
+    if (norms == 0).any():
+        return "dead"
+    if 1000 * norms[0] < norms[-1]:
+        return "vanishing"
+    return "exploding" if norms[0] > 1000 * norms[-1] else "healthy"
+    ### END SOLUTION
+
+
+# %%
+check_sickness(sickness)
+
+# %% [markdown]
+# ### Exercise 1.7. A slope that is learned ★★★ (25 min)
+#
+# Leaky ReLU let too little through in section 5. **PReLU** learns how much: $f(z, a) = z$ if $z > 0$, else $a z$, with one
+# slope $a$ for each unit. Write it as an autograd function, like `SigLU` in section 10, but with gradients by *both*
+# arguments. **Predict** the shape of the gradient by `slopes`, and how many rows of the batch contribute to it.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `grad_out` has the shape of the output. Each gradient has the shape of its argument. One argument was used by every row.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Save both arguments. By `z`: `grad_out` times 1 or the slope. By `slopes`: `grad_out` times `z` where `z` is negative,
+# else 0, summed over the batch. `backward` returns them in the order of `forward`'s arguments.
+# </details>
+
+
+# %%
+class LearnedSlope(torch.autograd.Function):
+    """z: (batch, units), slopes: (units,) → z where it is positive, slopes * z elsewhere."""
+
+    @staticmethod
+    def forward(ctx, z, slopes):
+        ### BEGIN SOLUTION
+        ctx.save_for_backward(z, slopes)
+        return torch.where(z > 0, z, slopes * z)
+        ### END SOLUTION
+
+    @staticmethod
+    def backward(ctx, grad_out):
+        ### BEGIN SOLUTION
+        z, slopes = ctx.saved_tensors
+        return grad_out * torch.where(z > 0, 1.0, slopes), (grad_out * z.clamp(max=0)).sum(dim=0)
+        ### END SOLUTION
+
+
+# %%
+check_prelu(LearnedSlope)
+
+# %%
+progress(lesson_01)
+
+# %% [markdown]
 # ## Recap
 #
 # - **Explain:** a gradient is a product of weight × slope, one factor per layer. Ten factors of ¼ leave a millionth.

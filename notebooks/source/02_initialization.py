@@ -845,11 +845,236 @@ claim("Without BatchNorm only std 0.1 learns (best of the others)", others, "<",
 # forward pass only; the gradient shrinks by it, so that a step moves weights twice as large only a quarter as far,
 # relative to their size. Large weights act like a small learning rate. "Less important anyway" (deck 003) is right,
 # "unimportant" would not be.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Seven, from five minutes to twenty-five. Fill in the line that says `your code here`, or replace the `...`; the cell below
+# answers at once, as often as you like. Open a hint only after a try of your own.
+
+# %%
+from course_utils.homework import lesson_02, progress
+from course_utils.homework.lesson_02 import (
+    check_different_rows,
+    check_factor,
+    check_gain,
+    check_orthogonal,
+    check_rule_std,
+    check_sizes,
+    check_std_of_sum,
+)
+
+# %% [markdown]
+# ### Exercise 2.1. Gray pictures ★ (5 min)
 #
+# Somebody forgot to standardize: the 784 pixels lie between 0 and 1, with mean 0.3 and standard deviation 0.4. The weights
+# follow LeCun's rule. **Predict** the standard deviation of a sum $z$ over many draws of the weights.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Section 2: note what is *not* in the formula.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# $\operatorname{E}[x^2] = \operatorname{Var}(x) + (\operatorname{E}[x])^2$; multiply by $n\operatorname{Var}(w)$; take the root.
+# </details>
+
+# %%
+std_of_sum = ...  # a number
+### BEGIN SOLUTION
+std_of_sum = np.sqrt(0.4**2 + 0.3**2)
+### END SOLUTION
+
+# %%
+check_std_of_sum(std_of_sum)
+
+# %% [markdown]
+# ### Exercise 2.2. Copies with different listeners ★ (5 min)
+#
+# A network 784-100-10 with tanh. The hundred hidden units start as exact copies: equal incoming weights, biases 0. But the
+# *outgoing* weights, those of the second layer, are random. **Predict**: how many different rows has the gradient of the
+# first weight matrix in step 1, on 200 pictures of ten classes: 1, 10 or 100?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Follow the gradient back from the output to one hidden unit. Which weights does it meet?
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# $\Delta_1 = (\Delta_2 W_2) \odot \varphi'(Z_1)$. The second factor is the same for all units. Is the first?
+# </details>
+
+# %%
+different_rows = ...  # 1, 10 or 100
+### BEGIN SOLUTION
+different_rows = 100
+### END SOLUTION
+
+# %%
+check_different_rows(different_rows)
+
+# %% [markdown]
+# ### Exercise 2.3. Three rules for one matrix ★ (8 min)
+#
+# Write the table of section 2 as a function: the standard deviation of the *normal* form for a given weight, as torch
+# stores it. `rule` is `"lecun"`, `"glorot"` or `"he"`. **Predict** which of the three is the smallest for a weight that
+# leads from 100 to 784 units.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `nn.Linear(784, 100).weight.shape` is `(100, 784)`. How many products does one unit add up?
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Unpack `fan_out, fan_in = weight.shape`; a dictionary from the rule's name to the variance; one root at the end.
+# </details>
+
+
+# %%
+def rule_std(weight, rule):
+    """weight: (out, in), rule: "lecun", "glorot" or "he" → a standard deviation."""
+    ### BEGIN SOLUTION
+    fan_out, fan_in = weight.shape
+    variances = {"lecun": 1 / fan_in, "glorot": 2 / (fan_in + fan_out), "he": 2 / fan_in}
+    return math.sqrt(variances[rule])
+    ### END SOLUTION
+
+
+# %%
+check_rule_std(rule_std)
+
+# %% [markdown]
+# ### Exercise 2.4. The size of the signal, layer by layer ★★ (15 min)
+#
+# Forecast a network without building it. Its widths are `widths`, from the input on; layer $k$ has weights of mean 0 and
+# standard deviation `stds[k]`, no bias, and a ReLU behind it. The input has $\operatorname{E}[x^2]$ = `square`. Return
+# $\operatorname{E}[z^2]$ of each layer's sums, in front of its ReLU. **Predict**: what do you get for every layer if `square`
+# is 1 and all weights follow He's rule?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Section 2 has both halves: what a sum does to $\operatorname{E}[x^2]$, and what a ReLU leaves of $\operatorname{E}[z^2]$.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Keep one number, the $\operatorname{E}[x^2]$ that enters the layer. Per layer: multiply by $n\sigma^2$, store it, then halve it.
+# </details>
+
+
+# %%
+def forecast_squares(widths, stds, square):
+    """widths: list of L + 1 sizes, stds: list of L numbers, square: number → (L,) float64 tensor of E[z²]."""
+    ### BEGIN SOLUTION
+    forecast = []
+    for fan_in, std in zip(widths[:-1], stds, strict=True):
+        forecast.append(fan_in * std**2 * square)
+        square = forecast[-1] / 2
+    return torch.tensor(forecast, dtype=torch.float64)
+    ### END SOLUTION
+
+
+# %%
+check_sizes(forecast_squares)
+
+# %% [markdown]
+# ### Exercise 2.5. A gain for any bend ★★ (10 min)
+#
+# He's $\sqrt2$ is a *gain*: LeCun's weights times the gain keep the size of the signal. For GELU no table has one. Measure it:
+# `z` holds random numbers from $N(0, 1)$; by which factor must $\varphi(z)$ be multiplied so that its mean square is 1?
+# **Predict** whether SiLU needs more or less than ReLU.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Why He has a 2: what counts for the next layer is $\operatorname{E}[h^2]$, the mean of $h$ included.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Square, mean over all numbers, root, one over it.
+# </details>
+
+
+# %%
+def measured_gain(activation, z):
+    """activation: a function of a tensor, z: a tensor of any shape → one number."""
+    ### BEGIN SOLUTION
+    return 1 / activation(z).square().mean().sqrt()
+    ### END SOLUTION
+
+
+# %%
+check_gain(measured_gain)
+
+# %% [markdown]
+# ### Exercise 2.6. A factor for a leakier ReLU ★★ (8 min)
+#
+# A ReLU that lets *half* of the negative sums through: $z$ if $z > 0$, else $z/2$. LeCun's factor $n\operatorname{Var}(w) = 1$ is
+# too small for thirty layers of it, He's 2 too large. **Predict** the right one from the derivation of He's rule; then
+# change the constant `TRIED_FACTOR` and run the cell again to test it.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# For a symmetric bell each side holds half of $\operatorname{E}[z^2]$. What does the left one keep?
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Halving $z$ divides $z^2$ by 4. So $\tfrac12 + \tfrac12\cdot\tfrac14$ of $\operatorname{E}[z^2]$ is left, and the factor makes up for it.
+# </details>
+
+# %%
+TRIED_FACTOR = 2.0  # change it, and run the cell again
+generator = make_generator(0)
+h, tried_sizes = torch.randn(256, 256, generator=generator), []
+for _ in range(30):
+    h = F.leaky_relu(h @ torch.randn(256, 256, generator=generator) * math.sqrt(TRIED_FACTOR / 256), 0.5)
+    tried_sizes.append(h.square().mean().sqrt().item())
+print("size after 1, 10, 20 and 30 layers:", [round(tried_sizes[k], 3) for k in (0, 9, 19, 29)])
+
+# %%
+leaky_factor = ...  # n·Var(w), a number
+### BEGIN SOLUTION
+leaky_factor = 1.6
+### END SOLUTION
+
+# %%
+check_factor(leaky_factor)
+
+# %% [markdown]
+# ### Exercise 2.7. A random rotation ★★★ (25 min)
+#
+# Section 9's orthogonal matrices, from scratch: draw numbers from $N(0, 1)$ and make them orthonormal. If there are at most
+# as many rows as columns, the *rows* shall be at right angles and have length `gain`; otherwise the columns. All draws come
+# from `generator`. And no direction may be preferred: the check draws 64 matrices and looks. **Predict** what could go wrong
+# with `torch.linalg.qr` there.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `torch.linalg.qr` of a tall matrix gives orthonormal columns. What about a wide one? And print `q[0, 0]` for ten seeds.
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Draw the tall form, larger side first, and transpose at the end if needed. Multiply each column of $Q$ by the sign of its
+# number on $R$'s diagonal: that makes the factorization unique, and $Q$ fair. The singular vectors of `svd` do it too.
+# </details>
+
+
+# %%
+def orthogonal(fan_out, fan_in, gain, generator):
+    """→ (fan_out, fan_in) tensor, orthonormal along its shorter side, times gain."""
+    ### BEGIN SOLUTION
+    tall = torch.randn(max(fan_out, fan_in), min(fan_out, fan_in), generator=generator)
+    q, r = torch.linalg.qr(tall)
+    q = gain * q * r.diagonal().sign()
+    return q if fan_out >= fan_in else q.T
+    ### END SOLUTION
+
+
+# %%
+check_orthogonal(orthogonal)
+
+# %%
+progress(lesson_02)
+
+# %% [markdown]
 # ## Recap
 #
 # - **Explain:** units that start equal get equal gradients; a constant layer has rank 1, before and after training.
@@ -866,8 +1091,7 @@ claim("Without BatchNorm only std 0.1 learns (best of the others)", others, "<",
 # - "Fan in" is the *second* dimension of torch's `weight`, whose shape is (out, in).
 # - Re-initialize before you create the optimizer, or at least in place; a new `nn.Parameter` is one it does not know.
 # - All of this is about step 0. A learning rate that is too large undoes the best start in one step (lesson 01).
-
-# %% [markdown]
+#
 # ## Errata of the decks
 #
 # - `000_467c1bb93614480d`: torch's default is not LeCun's but $U(\pm1/\sqrt n)$, std $0.577/\sqrt n$ (section 4). He's and

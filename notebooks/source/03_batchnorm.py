@@ -860,10 +860,254 @@ claim("Layer-, Instance-, GroupNorm: entries of other samples", sum(foreign.valu
 # **Outlook: no norm at all.** If BatchNorm mainly takes care of scale, other means should do. They do: scaled weight
 # standardization with adaptive clipping trained image networks without any normalization to BatchNorm's accuracy (Brock
 # et al. 2021, "NFNets"). The price is more care elsewhere: initialization, clipping, regularization.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Seven exercises; each check answers at once and names what it finds. ★ is short, ★★★ takes paper. Predict before you
+# compute. Checks compare to torch in double precision.
+
+# %%
+from course_utils.homework import lesson_03, progress
+from course_utils.homework.lesson_03 import (
+    check_batch_of_three,
+    check_batchnorm2d,
+    check_centre_backward,
+    check_fold_forward,
+    check_layernorm_backward,
+    check_quick_and_quiet,
+    check_update_running,
+)
+
+# %% [markdown]
+# ### Exercise 3.1. A batch of three ★ (5 min)
+#
+# A batch of two could only become ±1. Now a batch of **three** values of one feature: 0, 0 and 6000. With γ = 1, β = 0
+# and ε = 0, what does the third value become in training mode? Guess first whether 6 in place of 6000 would make a
+# difference; then compute on paper and answer with a number.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The scale of the values cancels, so take 0, 0 and 3.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Mean, then the three deviations from it, then the mean of their squares (divided by 3, not by 2), then its root. The
+# answer is the third deviation over that root.
+#
+# </details>
+
+# %%
+third_value = ...  # a number
+### BEGIN SOLUTION
+third_value = 2**0.5  # 0, 0, 3: mean 1, deviations -1, -1, 2, mean square 2
+### END SOLUTION
+
+# %%
+check_batch_of_three(third_value)
+
+# %% [markdown]
+# ### Exercise 3.2. BatchNorm for pictures ★ (10 min)
+#
+# Write BatchNorm's training pass for `x` of shape (samples, channels, height, width): one mean and one variance a
+# *channel*. `gamma` and `beta` have shape (channels,). Do without `F.batch_norm`.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `mean` and `var` accept several axes at once: `x.mean(dim=(…))`. Section 9 says which entries share a mean.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# With `keepdim=True` mean and variance get the shape (1, channels, 1, 1) and broadcast by themselves. Give `gamma` and
+# `beta` that shape too: a plain (channels,) lines up with the *last* axis.
+#
+# </details>
+
+
+# %%
+def batchnorm2d(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
+    """Standardize each channel over samples and pixels, then scale by gamma and shift by beta."""
+    ### BEGIN SOLUTION
+    mean = x.mean(dim=(0, 2, 3), keepdim=True)
+    var = x.var(dim=(0, 2, 3), correction=0, keepdim=True)
+    x_hat = (x - mean) / torch.sqrt(var + eps)
+    return gamma.view(-1, 1, 1) * x_hat + beta.view(-1, 1, 1)
+    ### END SOLUTION
+
+
+# %%
+check_batchnorm2d(batchnorm2d)
+
+# %% [markdown]
+# ### Exercise 3.3. Running statistics ★★ (10 min)
+#
+# Write what torch does to its two buffers in one training pass. `running_mean` and `running_var` have shape
+# (features,), `x` has shape (n, features). Return both new values; leave the old ones as they are. Where does torch
+# use the biased variance, and where the unbiased one?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The formula stands in section 2, with `momentum` as α. Which of its two terms gets α?
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# `x.var(dim=0)` divides by n − 1, with `correction=0` by n. The output of the layer uses one of them, the running
+# variance the other. Both buffers are updated by the same formula.
+#
+# </details>
+
+
+# %%
+def update_running(running_mean, running_var, x, momentum=0.1):
+    """Return the running mean and the running variance after one more batch, as torch.nn.BatchNorm1d has them."""
+    ### BEGIN SOLUTION
+    new_mean = (1 - momentum) * running_mean + momentum * x.mean(dim=0)
+    new_var = (1 - momentum) * running_var + momentum * x.var(dim=0)
+    return new_mean, new_var
+    ### END SOLUTION
+
+
+# %%
+check_update_running(update_running)
+
+# %% [markdown]
+# ### Exercise 3.4. Quick and quiet ★★ (10 min)
+#
+# The running mean starts at 0, and the true mean is 5. A large momentum gets there quickly and then jumps about with
+# every batch; a small one is quiet and late. **Change the constant and observe:** find the *smallest* momentum, to two
+# decimals, that has made 99% of the way after 20 batches. The cell measures it with a layer of 1,000 features.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Run it with 0.1 and 0.5 and read both numbers. Then halve the interval.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Each batch leaves the share 1 − momentum of the remaining way. After 20 batches 1% may be left.
+#
+# </details>
+
+# %%
+chosen_momentum = ...  # a number between 0 and 1
+### BEGIN SOLUTION
+chosen_momentum = 0.21  # 1 - 0.01 ** (1 / 20) = 0.206
+### END SOLUTION
+layer = nn.BatchNorm1d(1000, momentum=0.1 if chosen_momentum is ... else chosen_momentum)
+for batch_number in range(1, 101):
+    layer(torch.randn(16, 1000, generator=make_generator(batch_number)) + 5)
+    if batch_number == 20:
+        print(f"momentum {layer.momentum}: after 20 batches {layer.running_mean.mean() / 5:.1%} of the way")
+print(f"after 100 batches the noise of the running mean is {layer.running_mean.std():.3f}")
+
+# %%
+check_quick_and_quiet(chosen_momentum)
+
+# %% [markdown]
+# ### Exercise 3.5. Backward through the mean ★★ (10 min)
+#
+# Take the first half of BatchNorm alone: `out = x - x.mean(dim=0)`, for `x` of shape (n, features). The gradient of the
+# loss by `out` arrives as `grad_out`; return that by `x`, without autograd. **Predict** first: what is it for a batch of
+# one?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Two ways lead from one $x_i$ to the loss: its own output, and the mean, which enters *every* output.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# The mean gets the sum of all arriving gradients, with a minus. Each $x_i$ has the share 1/n in it. Add both ways.
+#
+# </details>
+
+
+# %%
+def centre_backward(grad_out: torch.Tensor) -> torch.Tensor:
+    """The gradient by x, shape (n, features), where out = x - x.mean(dim=0)."""
+    ### BEGIN SOLUTION
+    return grad_out - grad_out.mean(dim=0)
+    ### END SOLUTION
+
+
+# %%
+check_centre_backward(centre_backward)
+
+# %% [markdown]
+# ### Exercise 3.6. Fold the other way ★★★ (20 min)
+#
+# Section 8 folds BatchNorm into the linear layer *before* it, which fails when a ReLU stands between. But then a linear
+# layer often comes right *behind* it: ReLU → BatchNorm → Linear. Fold BatchNorm (in evaluation mode) into that one:
+# return the `weight`, shape (out, in), and `bias`, shape (out,), of the one layer that does both. `gamma`, `beta`,
+# `mean` and `var` have shape (in,).
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# BatchNorm gives $z = s\odot x + t$. Write $W z + b$ out and collect what multiplies $x$.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# $s = \gamma/\sqrt{\sigma^2+\epsilon}$ and $t = \beta - s\odot\mu$. A column of $W$ belongs to an input. The shift $t$
+# reaches the output through $W$.
+#
+# </details>
+
+
+# %%
+def fold_forward(weight, bias, gamma, beta, mean, var, eps):
+    """Return weight and bias of the linear layer that equals BatchNorm followed by Linear(weight, bias)."""
+    ### BEGIN SOLUTION
+    s = gamma / torch.sqrt(var + eps)
+    shift = beta - s * mean
+    return weight * s, bias + weight @ shift
+    ### END SOLUTION
+
+
+# %%
+check_fold_forward(fold_forward)
+
+# %% [markdown]
+# ### Exercise 3.7. LayerNorm, backward ★★★ (25 min)
+#
+# LayerNorm takes mean and variance over the *features* of one sample. Write its backward pass: from `grad_out` and `x`,
+# both (n, features), and `gamma`, (features,), return the gradients by `x`, by γ and by β. Before you start: γ could
+# leave BatchNorm's brackets as a common factor. Can it here?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Section 3's three ways stay. What changes is the axis of the means, and that $g_i = \gamma_i\,\partial L/\partial y_i$
+# has another γ in each term of a mean.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Multiply by γ first; then $[g - \overline g - \hat x\,\overline{g\hat x}]/\sigma$ with means over `dim=1`. γ and β are
+# shared by all samples, so their gradients are sums over `dim=0`, of `grad_out * x_hat` and of `grad_out`.
+#
+# </details>
+
+
+# %%
+def layernorm_backward(grad_out, x, gamma, eps=1e-5):
+    """Return the gradients by x, gamma and beta of LayerNorm over the last axis."""
+    ### BEGIN SOLUTION
+    std = torch.sqrt(x.var(dim=1, correction=0, keepdim=True) + eps)
+    x_hat = (x - x.mean(dim=1, keepdim=True)) / std
+    g = grad_out * gamma
+    grad_x = (g - g.mean(dim=1, keepdim=True) - x_hat * (g * x_hat).mean(dim=1, keepdim=True)) / std
+    return grad_x, (grad_out * x_hat).sum(dim=0), grad_out.sum(dim=0)
+    ### END SOLUTION
+
+
+# %%
+check_layernorm_backward(layernorm_backward)
+
+# %%
+progress(lesson_03)
 
 # %% [markdown]
 # ## Recap

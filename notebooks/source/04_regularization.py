@@ -950,11 +950,252 @@ for kind, name in (("shifted ±2 px", "shift ±2 px"), ("rotated ±15°", "rotat
 # images and turns about 7 on turned ones. On images as they are both cost accuracy, 5 points and 2: there is
 # more to learn in the same ten epochs. Noise and mixup change every column by two points at most. Augment with
 # what you expect later.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Seven exercises; each check answers at once and names what it finds. ★ is short, ★★★ takes paper. Predict before you
+# compute. Where a function takes NumPy arrays, they are in double precision.
+
+# %%
+from course_utils.homework import lesson_04, progress
+from course_utils.homework.lesson_04 import (
+    check_decompose,
+    check_dropout_penalty,
+    check_find_the_penalty,
+    check_ridge,
+    check_smooth_labels,
+    check_stop_early,
+    check_survivor,
+)
+
+# %% [markdown]
+# ### Exercise 4.1. A survivor of dropout ★ (3 min)
 #
+# `nn.Dropout(0.75)` in training mode meets an activation of 2.0. This time the activation *survives*. Which value does
+# the next layer get? Commit to a number before you try it out.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Torch's p is the share that is dropped, and its dropout is the inverted one.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# The mean over many draws must stay 2: (share of survivors) × (value of a survivor) = 2.
+#
+# </details>
+
+# %%
+survivor = ...  # a number
+### BEGIN SOLUTION
+survivor = 2.0 / (1 - 0.75)
+### END SOLUTION
+
+# %%
+check_survivor(survivor)
+
+# %% [markdown]
+# ### Exercise 4.2. Bias², variance, noise ★ (10 min)
+#
+# `fits` holds what many fits predict, shape (training sets, points); `truth` the true values at these points, shape
+# (points,); `noise_var` is the variance of the noise in new data. Return three numbers, each a mean over the points:
+# bias², variance, and the error to expect on new data.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The expectation runs over the training sets: which axis is that? First the mean fit at each point, then the rest.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Bias²: the squared distance of the mean fit from the truth, point by point. Variance: `fits.var` over the same axis,
+# with division by the number of sets. Average both over the points; the error is the sum of the three parts.
+#
+# </details>
+
+
+# %%
+def decompose(fits: np.ndarray, truth: np.ndarray, noise_var: float) -> tuple[float, float, float]:
+    """Return bias², variance and expected error, means over the points."""
+    ### BEGIN SOLUTION
+    bias2 = np.mean((fits.mean(axis=0) - truth) ** 2)
+    variance = np.mean(fits.var(axis=0))
+    return bias2, variance, bias2 + variance + noise_var
+    ### END SOLUTION
+
+
+# %%
+check_decompose(decompose)
+
+# %% [markdown]
+# ### Exercise 4.3. Ridge that spares the intercept ★★ (15 min)
+#
+# Section 1 penalized all coefficients, the constant one included. Usually the intercept goes free: whoever adds 1000 to
+# all targets expects the same weights. Minimize $\lVert y - Xw - b\rVert^2 + \lambda\lVert w\rVert^2$ for `x` of shape
+# (n, features), `y` of shape (n,); return the weights (features,) and the intercept, a number. No loop is needed.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# At the minimum the residuals sum to zero, so $b = \bar y - \bar x \cdot w$. Put that in: which data remain for $w$?
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Subtract the means of x and y, solve $(X_c^\top X_c + \lambda I)\,w = X_c^\top y_c$, then compute the intercept from
+# the means.
+#
+# </details>
+
+
+# %%
+def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, float]:
+    """Return weights and unpenalized intercept that minimize ‖y - xw - b‖² + penalty·‖w‖²."""
+    ### BEGIN SOLUTION
+    centred = x - x.mean(axis=0)
+    w = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (y - y.mean()))
+    return w, y.mean() - x.mean(axis=0) @ w
+    ### END SOLUTION
+
+
+# %%
+check_ridge(ridge)
+
+# %% [markdown]
+# ### Exercise 4.4. Find the penalty ★★ (10 min)
+#
+# Degree 11 on 12 points, as many coefficients as points. **Change the constant and observe** the median risk over the
+# lesson's 200 draws: find the *exponent* of ten at which the penalty $\lambda$ is about best (within 10% of the smallest
+# risk). Predict first on which side of it the risk rises more steeply.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Start at −6 and go up in steps of 2. The risk falls, then rises.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Too small: the fit follows the noise, which is variance. Too large: it no longer follows the truth, which is bias.
+# Bracket the minimum, then go in steps of 0.25.
+#
+# </details>
+
+# %%
+log10_penalty = ...  # a number, such as -6
+### BEGIN SOLUTION
+log10_penalty = -0.9
+### END SOLUTION
+tried_penalty = 10.0 ** (-6 if log10_penalty is ... else log10_penalty)
+median_risk = np.median([risk(*draw(12, seed), 11, tried_penalty) for seed in range(200)])
+print(f"λ = {tried_penalty:.2g}: median risk {median_risk:.3g};  degree 2 without penalty: {degree_median[2]:.2g}")
+
+# %%
+check_find_the_penalty(log10_penalty)
+
+# %% [markdown]
+# ### Exercise 4.5. Stop early ★★ (10 min)
+#
+# Given the validation losses of a whole run, say what early stopping would have done: return the best epoch, whose
+# weights are kept, and the last epoch that is run. Epochs count from 1. Stop as soon as `patience` epochs in a row have
+# brought nothing better than the best so far; an equal loss is not better.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Walk through the losses as `ByHand` in section 5 does, with a best loss and its epoch. What comes after the stop never
+# happens.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# If the loss is below the best: remember both. Else, if `epoch - best_epoch` has reached `patience`: return. After the
+# loop the run has used up all its epochs.
+#
+# </details>
+
+
+# %%
+def stop_early(losses: list[float], patience: int) -> tuple[int, int]:
+    """Return the best epoch and the last one that is run, counted from 1."""
+    ### BEGIN SOLUTION
+    best, best_epoch = float("inf"), 0
+    for epoch, loss in enumerate(losses, start=1):
+        if loss < best:
+            best, best_epoch = loss, epoch
+        elif epoch - best_epoch >= patience:
+            return best_epoch, epoch
+    return best_epoch, len(losses)
+    ### END SOLUTION
+
+
+# %%
+check_stop_early(stop_early)
+
+# %% [markdown]
+# ### Exercise 4.6. Smooth labels ★★ (10 min)
+#
+# From class numbers, shape (n,), make the targets of label smoothing: float32, shape (n, n_classes). A share ε of the
+# certainty is taken away from the right class and spread evenly over **all** classes. What does the right class keep:
+# 1 − ε, or a little more?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Each row is a probability distribution: it must sum to 1. "All classes" includes the right one.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# A mixture: 1 − ε times the one-hot rows (`F.one_hot(...).float()`), plus ε times the uniform distribution.
+#
+# </details>
+
+
+# %%
+def smooth_labels(labels: torch.Tensor, n_classes: int, eps: float) -> torch.Tensor:
+    """Return smoothed targets, float32, shape (n, n_classes)."""
+    ### BEGIN SOLUTION
+    return (1 - eps) * F.one_hot(labels, n_classes).float() + eps / n_classes
+    ### END SOLUTION
+
+
+# %%
+check_smooth_labels(smooth_labels)
+
+# %% [markdown]
+# ### Exercise 4.7. Dropout's hidden penalty ★★★ (25 min)
+#
+# A linear neuron predicts `x @ w`, for `x` of shape (n, features). Put inverted dropout with probability `p` on its
+# *inputs*: each entry of `x` is multiplied by its own mask, which is $1/(1-p)$ with probability $1-p$ and 0 otherwise.
+# By how much does that raise the mean squared loss, in expectation over the masks? Return the number. Surprisingly, the
+# targets are not needed. Which regularizer do you recognize (Wager et al. 2013)?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The mask has mean 1, so the prediction's mean stays, and $\mathbb{E}(y-\tilde f)^2 = (y - f)^2 + \mathrm{Var}\tilde f$.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# The masks are independent, so the variances add: $\mathrm{Var}\tilde f_i = \sum_j x_{ij}^2 w_j^2\,\mathrm{Var}(m)$.
+# Work out $\mathrm{Var}(m) = \mathbb{E}m^2 - 1$. Then take the mean over the rows.
+#
+# </details>
+
+
+# %%
+def dropout_penalty(x: np.ndarray, w: np.ndarray, p: float) -> float:
+    """Return the expected increase of mean((y - x @ w)²) by dropout on x."""
+    ### BEGIN SOLUTION
+    return p / (1 - p) * np.mean(x**2, axis=0) @ w**2
+    ### END SOLUTION
+
+
+# %%
+check_dropout_penalty(dropout_penalty)
+
+# %%
+progress(lesson_04)
+
+# %% [markdown]
 # ## Recap
 #
 # - **Split:** error = bias² + variance + noise; the sum was checked against a direct measurement.
@@ -970,8 +1211,7 @@ for kind, name in (("shifted ±2 px", "shift ±2 px"), ("rotated ±15°", "rotat
 # - A large gap alone is no reason to regularize (section 4).
 # - `weight_decay` on all parameters also decays biases and BatchNorm's scale. AdamW's default is 0.01, Adam's 0.
 # - Settings are chosen on validation data; then only a test set gives an honest number.
-
-# %% [markdown]
+#
 # ## Errata of the decks
 #
 # - `000_467c1bb93614480d`: `weight_decay` is (λ/2)‖w‖², the L2 penalty is the *squared* norm, and "L2 a.k.a. weight

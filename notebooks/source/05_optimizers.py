@@ -29,8 +29,7 @@
 #
 # **Prerequisites:** lessons 00 and 01. **Time:** 80 minutes.
 # **Lecture:** decks `002_8e362a99924dbb37` (optimization) and `004_6954d930ac6e5b54` (training in practice).
-
-# %% [markdown]
+#
 # ## Set-up
 #
 # Two kinds of test problems: functions of one or two weights, where we know the optimum and can draw the path; and a
@@ -987,11 +986,257 @@ claim(
 # Nesterov in 2 of 5 seeds. AdamW beat Adam in 3 of 5 on one processor and in 4 of 5 on another; a fair coin gives 4
 # or more with probability 0.19. Nor does the race say anything about longer training, schedules, other networks or
 # other grids; with a larger budget for tuning the order can change again.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Seven exercises; each check answers at once and names what it finds. ★ is short, ★★★ takes paper. Predict before you
+# compute. The functions get tensors in double precision and must leave their arguments as they are.
+
+# %%
+from course_utils.homework import lesson_05, progress
+from course_utils.homework.lesson_05 import (
+    check_adamw_step,
+    check_find_beta,
+    check_first_step,
+    check_largest_rate,
+    check_largest_stable_rate,
+    check_sgd_step,
+    check_warmup_cosine,
+)
+
+# %% [markdown]
+# ### Exercise 5.1. The largest stable rate ★ (5 min)
 #
+# Gradient descent runs on the loss $4w_1^2 + 100w_2^2$ (mind: without ½). Up to which learning rate does it converge?
+# Give the bound itself. Commit to a number before you try it out.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Each direction is on its own. What does one step multiply $w_2$ by?
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# The factor is $1 - \eta c$ with the curvature $c$, the second derivative. It must lie between −1 and 1 for both
+# directions; the steeper one decides.
+#
+# </details>
+
+# %%
+largest_rate = ...  # a number
+### BEGIN SOLUTION
+largest_rate = 2 / 200  # the second derivative of 100 w² is 200
+### END SOLUTION
+
+# %%
+check_largest_rate(largest_rate)
+
+# %% [markdown]
+# ### Exercise 5.2. RMSprop's first step ★ (5 min)
+#
+# RMSprop with learning rate 0.01, $\alpha = 0.99$ and a negligible $\varepsilon$ starts with $v = 0$. The first gradient
+# is −5. How *long* is the first step: about the learning rate, shorter, or longer? Give the number.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The gradient enters $v$ before the division. The table in section 3 has both formulas.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# $v = (1-\alpha)\,g^2$, so $|g|/\sqrt v = 1/\sqrt{1-\alpha}$: the gradient's size cancels.
+#
+# </details>
+
+# %%
+first_step = ...  # a number, at least 0
+### BEGIN SOLUTION
+first_step = 0.01 * 5 / (0.01 * 5**2) ** 0.5
+### END SOLUTION
+
+# %%
+check_first_step(first_step)
+
+# %% [markdown]
+# ### Exercise 5.3. Momentum and Nesterov ★★ (15 min)
+#
+# Write one step in torch's convention: weights `w`, gradient `g` and buffer `m`, all of the same shape, go in; the new
+# `w` and `m` come out. For Nesterov torch never moves to the look-ahead point. It keeps the weights *there*, takes the
+# gradient at `w` as it is, and steps by $\eta\,(g + \beta m)$ with the **new** m.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The update of m is the same in both cases: $m \leftarrow \beta m + g$. Only what is subtracted from w differs.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# First the new m, as a new tensor. Then the step: the new m itself, or `g + beta * m` if `nesterov`. Multiply it by
+# `lr` and subtract.
+#
+# </details>
+
+
+# %%
+def sgd_step(w, g, m, lr, beta, nesterov):
+    """Return the new w and the new m of torch's SGD with momentum beta."""
+    ### BEGIN SOLUTION
+    m = beta * m + g
+    step = g + beta * m if nesterov else m
+    return w - lr * step, m
+    ### END SOLUTION
+
+
+# %%
+check_sgd_step(sgd_step)
+
+# %% [markdown]
+# ### Exercise 5.4. One step of AdamW ★★ (20 min)
+#
+# Write one step: `w`, `g`, `m`, `v` have the same shape, `t` is the number of this step, counted from 1, and `betas` is
+# the pair $(\beta_1, \beta_2)$. Return the new `w`, `m` and `v`. Before you start: through which two places could the
+# decay enter, and which of them is AdamW?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The formula of section 3 is Adam. AdamW also multiplies the weight by $1 - \eta\lambda$, before the step; the gradient
+# never sees it.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# New m and v by running means; from them, for this step only, $m/(1-\beta_1^t)$ and $v/(1-\beta_2^t)$; shrink w; subtract
+# `lr` times the first over (the root of the second plus `eps`). What goes back are the *uncorrected* m and v.
+#
+# </details>
+
+
+# %%
+def adamw_step(w, g, m, v, t, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+    """Return the new w, m and v of torch's AdamW in step t (from 1)."""
+    ### BEGIN SOLUTION
+    m = betas[0] * m + (1 - betas[0]) * g
+    v = betas[1] * v + (1 - betas[1]) * g**2
+    m_hat, v_hat = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+    return (1 - lr * weight_decay) * w - lr * m_hat / (torch.sqrt(v_hat) + eps), m, v
+    ### END SOLUTION
+
+
+# %%
+check_adamw_step(adamw_step)
+
+# %% [markdown]
+# ### Exercise 5.5. Warm-up, then cosine ★★ (15 min)
+#
+# Write the schedule of most large models as a pure function of the step (from 0): the factor rises in a straight line
+# from `start` at step 0 to 1 at step `n_warmup`, then falls along half a cosine to 0 at step `n_steps`, and stays 0 if the
+# run is longer. With `n_warmup = 0` it begins at 1. How many steps does the cosine have?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Compute in each part a share that goes from 0 to 1, and only then the shape.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Before `n_warmup`: start + (1 − start) · share. Afterwards the share of the remaining `n_steps - n_warmup` steps, at most
+# 1, and the factor (1 + cos(π · share)) / 2.
+#
+# </details>
+
+
+# %%
+def warmup_cosine(step: int, n_warmup: int, n_steps: int, start: float = 0.1) -> float:
+    """Return the factor on the learning rate in this step."""
+    ### BEGIN SOLUTION
+    if step < n_warmup:
+        return start + (1 - start) * step / n_warmup
+    share = min((step - n_warmup) / (n_steps - n_warmup), 1)
+    return (1 + np.cos(np.pi * share)) / 2
+    ### END SOLUTION
+
+
+# %%
+check_warmup_cosine(warmup_cosine)
+
+# %% [markdown]
+# ### Exercise 5.6. How much momentum? ★★ (10 min)
+#
+# A ravine with curvatures 1 and 100, and the learning rate 1/L = 0.01. **Change the constant and observe:** which β needs
+# the fewest steps until the gap stays below a millionth? Within 10% of the fewest counts. Predict first: is the usual 0.9
+# too much here, or too little?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Try 0, 0.5 and 0.9. Steps fall, then rise: too much momentum swings.
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Halve the interval, or compute: for a rate of 1/L the flat direction stops swinging at $(1-1/\sqrt\kappa)^2$.
+#
+# </details>
+
+# %%
+chosen_beta = ...  # a number, 0 or more, below 1
+### BEGIN SOLUTION
+chosen_beta = (1 - 1 / 100**0.5) ** 2  # 0.81
+### END SOLUTION
+tried_beta = 0.9 if chosen_beta is ... else chosen_beta
+
+
+def ravine_100(w):
+    return (w[0] ** 2 + 100 * w[1] ** 2) / 2
+
+
+path = descend(ravine_100, [1.0, 1.0], lambda w: torch.optim.SGD(w, lr=0.01, momentum=tried_beta), 600)
+gap = gaps(ravine_100, path)
+print(f"β = {tried_beta:g}: {1 + np.flatnonzero(gap >= 1e-6 * gap[0])[-1]} steps (601: not within 600)")
+
+# %%
+check_find_beta(chosen_beta)
+
+# %% [markdown]
+# ### Exercise 5.7. Steepness without a matrix ★★★ (25 min)
+#
+# The largest stable rate is 2/L, but nobody tells you L, and the Hessian of a network has billions of entries. For a
+# quadratic bowl find it from *gradients alone*. You get `gradient`, a function from weights to the gradient there, and
+# some weights `w`, shape (n,). Return 2/L to three digits. The minimum does not lie at 0.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# On a quadratic `gradient(w + v) - gradient(w)` is exactly $Hv$. What happens to a vector that is multiplied by $H$ again
+# and again?
+#
+# </details>
+# <details><summary>Hint 2: an outline</summary>
+#
+# Power iteration: start with `w` scaled to length 1; replace $v$ by $Hv$, scaled to length 1, some 200 times. It turns
+# towards the steepest direction, and the length of $Hv$ before scaling becomes L.
+#
+# </details>
+
+
+# %%
+def largest_stable_rate(gradient, w: torch.Tensor) -> float:
+    """Return 2/L for the quadratic bowl with this gradient function."""
+    ### BEGIN SOLUTION
+    v = w / w.norm()
+    for _ in range(200):
+        change = gradient(w + v) - gradient(w)
+        v = change / change.norm()
+    return 2 / change.norm().item()
+    ### END SOLUTION
+
+
+# %%
+check_largest_stable_rate(largest_stable_rate)
+
+# %%
+progress(lesson_05)
+
+# %% [markdown]
 # ## Recap
 #
 # - **Predict:** a quadratic closes the gap by $(1-\eta\mu)^2$ per step; a flat bottom only by a power of $t$.

@@ -148,7 +148,6 @@ def choose(n_images, n_candidates, seed):
     return here.max(), there[here.argmax()], there.mean()
 
 
-# %%
 def simulate(n_images, n_candidates, tau, repeats=4000):
     """Scores of the winners and their true accuracies, when errors are independent."""
     rng = np.random.default_rng(0)
@@ -1005,11 +1004,279 @@ claim("The ensemble loses as much (difference in points)", abs(fall - their_fall
 # picked by nobody, loses as much. The test images are harder for every model: by luck (the difference has a standard
 # error of one point), or because the test file is not quite like the training file. An interval knows only the first
 # kind of doubt. We report the test score, and do not go back to choose again.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Eight exercises, easy ones first. Each check answers at once and says what is wrong; nothing is graded. The hints are
+# folded: try first.
+
+# %%
+from course_utils.homework import lesson_06, progress
+from course_utils.homework.lesson_06 import (
+    check_chosen_columns,
+    check_corrected_t,
+    check_enough_images,
+    check_fold_rows,
+    check_nested_error,
+    check_paired_interval,
+    check_promise,
+    check_scale_fold,
+)
+
+# %% [markdown]
+# ### Exercise 6.1. Folds without leftovers ★ (8 min)
 #
+# `order` holds the row numbers of a table, shuffled. Cut it into `k` consecutive folds; if `k` does not divide the
+# number of rows, the first folds have one row more. Return the rows to train on and the rows to test on when fold `i`
+# (from 0) is the test. The order within each part does not matter. **Predict:** 13 rows, 5 folds. How long are they?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `n // k` rows are certain; `n % k` rows are left over. How many folds before fold `i` have one more?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# `np.array_split` cuts as the text asks. The training rows are all other folds, concatenated.
+# </details>
+
+
+# %%
+def fold_rows(order, k, i):
+    """order: (n,) row numbers. Return (train, test), two integer arrays that together hold every row once."""
+    ### BEGIN SOLUTION
+    parts = np.array_split(order, k)
+    return np.concatenate(parts[:i] + parts[i + 1 :]), parts[i]
+    ### END SOLUTION
+
+
+# %%
+check_fold_rows(fold_rows)
+
+# %% [markdown]
+# ### Exercise 6.2. The scaler stays in the fold ★ (8 min)
+#
+# Standardize both parts of a fold with what the *training* rows say: mean and standard deviation (dividing by $n$) of
+# each column. A column that is constant there is divided by 1. The table itself stays as it is.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Which rows may know something about the test rows? None. So compute two vectors from `x[train]` and use them twice.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# `mean, std = …` over axis 0 of `x[train]`; replace a `std` of 0 with `np.where`; then the same formula for both parts.
+# </details>
+
+
+# %%
+def scale_fold(x, train, test):
+    """x: (n, columns); train, test: row numbers. Return (z_train, z_test)."""
+    ### BEGIN SOLUTION
+    mean, std = x[train].mean(axis=0), x[train].std(axis=0)
+    std = np.where(std > 0, std, 1)
+    return (x[train] - mean) / std, (x[test] - mean) / std
+    ### END SOLUTION
+
+
+# %%
+check_scale_fold(scale_fold)
+
+# %% [markdown]
+# ### Exercise 6.3. The best of a hundred ★ (5 min)
+#
+# A hundred models, all with the true accuracy 0.9, are compared on 400 images, and somebody reports the best. Predict
+# by the bound of section 2 how many *points* (hundredths) the report promises too much, to two decimals.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# How far does the score of *one* such model usually lie from 0.9? That is σ.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# σ = √(p(1 − p)/n), then times √(2 ln k), then into points. Which of the two numbers is n, which is k?
+# </details>
+
+# %%
+promised_too_much = ...  # a number, in points
+### BEGIN SOLUTION
+promised_too_much = 100 * np.sqrt(0.9 * 0.1 / 400) * np.sqrt(2 * np.log(100))
+### END SOLUTION
+
+# %%
+check_promise(promised_too_much)
+
+# %% [markdown]
+# ### Exercise 6.4. Columns chosen inside the fold ★★ (12 min)
+#
+# Section 3 found 80% accuracy in coin flips, because the columns had been chosen on all rows. Choose them honestly: for
+# each fold the `n_keep` columns whose correlation with `y` has the largest absolute value, on that fold's training rows.
+# Return their numbers, ascending, one row for each fold. **Predict:** will two folds choose the same columns of noise?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Only `x[train]` and `y[train]` may occur in the computation. A correlation subtracts means and divides by spreads.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# Loop over the folds; centre `x[train]` and `y[train]`; |yᵀx| divided by the length of each column; the last `n_keep`
+# of `np.argsort`, sorted. Why need nobody divide by the length of `y`?
+# </details>
+
+
+# %%
+def chosen_columns(x, y, folds, n_keep):
+    """x: (n, columns), y: (n,); folds: list of (train, test). Return column numbers (len(folds), n_keep)."""
+    ### BEGIN SOLUTION
+    found = []
+    for train, _ in folds:
+        a, b = x[train] - x[train].mean(axis=0), y[train] - y[train].mean()
+        strength = np.abs(b @ a) / np.linalg.norm(a, axis=0)
+        found.append(np.sort(np.argsort(strength)[-n_keep:]))
+    return np.array(found)
+    ### END SOLUTION
+
+
+# %%
+check_chosen_columns(chosen_columns)
+
+# %% [markdown]
+# ### Exercise 6.5. Two models, the same images ★★ (12 min)
+#
+# Two models answered the same $n$ images; `right_a` and `right_b` are 1.0 where each was right. Give the percentile
+# interval of accuracy a minus accuracy b. The draws are given: each row of `rows` names the $n$ images of one resample.
+# **Predict:** is this interval narrower or wider than one for which a and b draw their images separately?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# An image that is drawn is drawn for both. What is the shape of `right_a[rows]`, and over which axis lies one resample?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# One difference of means for each resample, then two quantiles. How much of the distribution lies below the lower one?
+# </details>
+
+
+# %%
+def paired_interval(right_a, right_b, rows, level):
+    """right_a, right_b: (n,); rows: (resamples, n); level such as 0.95. Return (low, high)."""
+    ### BEGIN SOLUTION
+    differences = (right_a - right_b)[rows].mean(axis=1)
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    return low, high
+    ### END SOLUTION
+
+
+# %%
+check_paired_interval(paired_interval)
+
+# %% [markdown]
+# ### Exercise 6.6. The corrected t ★★ (12 min)
+#
+# `differences` are the paired scores of two models over $J$ splits. Section 4 replaces the variance $s^2/J$ of their
+# mean by $s^2(1/J+n_\text{test}/n_\text{train})$. Return Student's $t$, and its two-sided p-value with $J-1$ degrees of
+# freedom; `scipy.stats` is allowed. **Predict:** 3 × 5 folds. By which factor does $t$ shrink against the plain test?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# $s^2$ is the variance of the differences that divides by $J-1$. And p must be the same for $t$ and $-t$.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# t = mean / √(new variance of the mean); p = 2 · `stats.t.sf(…)`, the share above |t|.
+# </details>
+
+# %%
+from scipy import stats
+
+
+def corrected_t(differences, n_train, n_test):
+    """differences: (J,). Return (t, p)."""
+    ### BEGIN SOLUTION
+    n = len(differences)
+    t_value = differences.mean() / np.sqrt(differences.var(ddof=1) * (1 / n + n_test / n_train))
+    return t_value, 2 * stats.t.sf(abs(t_value), n - 1)
+    ### END SOLUTION
+
+
+# %%
+check_corrected_t(corrected_t)
+
+# %% [markdown]
+# ### Exercise 6.7. Enough images ★★ (8 min)
+#
+# Twenty equally good candidates (section 2's `simulate`, true accuracy 0.8). On 200 images the best of them promises
+# five points too much. Predict how many images bring that below *one* point: 500, 1000, 2000, 4000, 8000 or 16000? Then
+# set `n_fresh`, run the cell, look, change it. Leave the smallest number that is enough.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# From five points to one is a factor of five. How does σ depend on $n$?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# A fifth of the optimism needs about 5² times the images. Take the next larger number of the list and look.
+# </details>
+
+# %%
+n_fresh = ...  # one of 500, 1000, 2000, 4000, 8000, 16000
+### BEGIN SOLUTION
+n_fresh = 8000
+### END SOLUTION
+if n_fresh is not ...:
+    promised, true = simulate(n_fresh, n_candidates=20, tau=0.0)
+    print(f"{n_fresh} images: the best of 20 promises {100 * (promised - true).mean():.2f} points too much")
+
+# %%
+check_enough_images(n_fresh)
+
+# %% [markdown]
+# ### Exercise 6.8. Nested ★★★ (20 min)
+#
+# Estimate the error of a whole *procedure*: "choose the ridge penalty by inner folds, then fit". For each outer fold,
+# choose the penalty with the smallest mean error over the inner splits of its training part; then take the error of
+# that penalty on the outer test rows. Return the mean over the outer folds. The error function works like section 3's
+# `ridge_mse`. **Predict:** is the result above or below the best mean error of a plain cross-validation?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Two loops. The inner one may use everything except the outer test rows, and hands over one penalty, not an error.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# For `train, test` in `outer`: for each penalty the mean of `error(x, y, a, b, penalty)` over `inner(train)`; the
+# penalty of the smallest; append `error(x, y, train, test, that penalty)`. In the end the mean.
+# </details>
+
+
+# %%
+def nested_error(x, y, penalties, outer, inner, error):
+    """outer: list of (train, test); inner(rows) gives a list of (train, test) made of these rows;
+    error(x, y, train, test, penalty) is a mean squared error. Return one number."""
+    ### BEGIN SOLUTION
+    found = []
+    for train, test in outer:
+        means = [np.mean([error(x, y, *split, penalty) for split in inner(train)]) for penalty in penalties]
+        found.append(error(x, y, train, test, penalties[np.argmin(means)]))
+    return np.mean(found)
+    ### END SOLUTION
+
+
+# %%
+check_nested_error(nested_error)
+
+# %%
+progress(lesson_06)
+
+# %% [markdown]
 # ## Recap
 #
 # - **Predict:** the winner of $k$ scores promises too much, by up to $\sigma\sqrt{2\ln k}$; less if the candidates

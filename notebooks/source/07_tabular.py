@@ -747,8 +747,7 @@ claim("Air: error with the wrong simulation / with 20 throws", air, ">", 1.5, so
 # %% [markdown]
 # **Read the figure.** A correct simulation is worth more than measurements. A wrong one is worse than 20
 # honest throws (the scaled copies obey the same law), and more of its rows would only teach the wrong law more exactly. Test on *measured* data, always.
-
-# %% [markdown]
+#
 # ## When to use which
 #
 # | situation | begin with | because |
@@ -760,11 +759,258 @@ claim("Air: error with the wrong simulation / with 20 throws", air, ">", 1.5, so
 # | text or images beside the table | a network | trains on all of it at once |
 # | wrong targets are likely | Huber or Minkowski loss | section 4 |
 # | one must explain each prediction | linear model | attention is no explanation (section 5) |
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Seven exercises, easy ones first. Each check answers at once and says what is wrong; nothing is graded. The hints are
+# folded: try first.
+
+# %%
+from course_utils.homework import lesson_07, progress
+from course_utils.homework.lesson_07 import (
+    check_boosting_step,
+    check_delta,
+    check_mean_ranks,
+    check_one_hot,
+    check_quantile_scale,
+    check_suspects,
+    check_twins,
+)
+
+# %% [markdown]
+# ### Exercise 7.1. Twins on both sides ★ (5 min)
 #
+# In section 3, 150 of the 506 rows occur twice. The rows are shuffled and cut into five folds. Predict which share of the
+# test rows, in percent, has an exact copy in the training part. One decimal is enough.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# How many rows has the table now? And how many of them have a copy somewhere?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# The share of rows that have a copy, times the chance that the copy lies in one of the four other folds.
+# </details>
+
+# %%
+share_of_twins = ...  # in percent
+### BEGIN SOLUTION
+share_of_twins = 100 * (2 * 150) / (506 + 150) * 4 / 5
+### END SOLUTION
+
+# %%
+check_twins(share_of_twins)
+
+# %% [markdown]
+# ### Exercise 7.2. A column that knows the answer ★ (8 min)
+#
+# "Tax paid on the sale" in a table of house prices would leak: it is known only after the answer. A first search for
+# such columns: return a mask, `True` where the *rank* correlation with the target exceeds `limit` in size. **Predict:**
+# why ranks? Think of a column that holds the price's exponential.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# A rank correlation is the ordinary correlation of the ranks, of the column *and* of the target. Falling counts too.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# `scipy.stats.rankdata` gives ranks, `np.corrcoef` a 2 × 2 matrix; or ask `scipy.stats.spearmanr` for each column. Then
+# the absolute value, and one comparison.
+# </details>
+
+# %%
+from scipy import stats
+
+
+def suspects(x, y, limit):
+    """x: (n, columns), y: (n,). Return a boolean mask (columns,)."""
+    ### BEGIN SOLUTION
+    ranks_of_y = stats.rankdata(y)
+    found = [np.corrcoef(stats.rankdata(column), ranks_of_y)[0, 1] for column in x.T]
+    return np.abs(found) > limit
+    ### END SOLUTION
+
+
+# %%
+check_suspects(suspects)
+
+# %% [markdown]
+# ### Exercise 7.3. A level nobody has seen ★★ (10 min)
+#
+# Turn a column of text into 0/1 columns, one for each level that occurs in the *training* rows, in sorted order. The test
+# rows get the same columns; a level that training has not seen becomes a row of zeros. Return two arrays of floats.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Learn the list of levels from one part only, then use it twice.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# `np.unique(train)` is the sorted list. Compare `values[:, None]` with it and turn the result into floats: what happens
+# to an unknown level, without any special case?
+# </details>
+
+
+# %%
+def one_hot(train, test):
+    """train: (n,), test: (m,), arrays of text. Return (n, levels) and (m, levels), dtype float64."""
+    ### BEGIN SOLUTION
+    levels = np.unique(train)
+    return tuple((values[:, None] == levels).astype(float) for values in (train, test))
+    ### END SOLUTION
+
+
+# %%
+check_one_hot(one_hot)
+
+# %% [markdown]
+# ### Exercise 7.4. Who wins over many tables ★ (8 min)
+#
+# `errors` has a row for each table and a column for each model. Errors of different tables have different units, so rank
+# the models within each table (1 is the smallest error; equal errors share the mean of their ranks) and average each
+# model's ranks. **Predict** with the figure of section 8: whose mean rank is best? Then try your function on
+# `np.array([table.mean() for table in panels.values()])`.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Two models tied for places 1 and 2 both get 1.5. `argsort` alone knows nothing about ties.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# `scipy.stats.rankdata` has an `axis`; or count for each model how many are smaller, and how many equal.
+# </details>
+
+
+# %%
+def mean_ranks(errors):
+    """errors: (tables, models). Return (models,)."""
+    ### BEGIN SOLUTION
+    return stats.rankdata(errors, axis=1).mean(axis=0)
+    ### END SOLUTION
+
+
+# %%
+check_mean_ranks(mean_ranks)
+
+# %% [markdown]
+# ### Exercise 7.5. Ranks instead of metres ★★ (12 min)
+#
+# Scale one column as `"quantile"` does in section 9. The $i$-th smallest of $n$ training values (from 0) stands at the
+# share $(i+\frac12)/n$; between two of them the share rises in a straight line, beyond them it stays. Then return the
+# standard normal distribution's value at that share. **Predict:** what becomes of a value far above all training values?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `np.interp` draws the straight lines, and stays constant at both ends. What does it want sorted?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# Shares of `new` by `np.interp(new, sorted training values, their shares)`, then the inverse of the normal distribution
+# function, which scipy calls `ppf`.
+# </details>
+
+
+# %%
+def quantile_scale(train, new):
+    """train: (n,) without equal values, new: (m,). Return (m,)."""
+    ### BEGIN SOLUTION
+    positions = (np.arange(len(train)) + 0.5) / len(train)
+    return stats.norm.ppf(np.interp(new, np.sort(train), positions))
+    ### END SOLUTION
+
+
+# %%
+check_quantile_scale(quantile_scale)
+
+# %% [markdown]
+# ### Exercise 7.6. How much an outlier may pull ★★ (8 min)
+#
+# A typist loses the decimal point in 50 of the 506 prices: 21.2 becomes 212. The cell below finds the number with the
+# smallest mean Huber loss to all prices, before and after. Predict the largest δ of 0.5, 1, 2, 5, 10, 20 and 50 ($1000)
+# for which the errors move it by less than $1000. Then set `largest_delta`, run, look, change it.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# With a small δ the centre is almost a median, with a large one a mean. How far do 50 wrong prices of about 200 move each?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# Start in the middle of the list; if the move is below 1, go up, else down.
+# </details>
+
+# %%
+largest_delta = ...  # one of 0.5, 1, 2, 5, 10, 20, 50
+### BEGIN SOLUTION
+largest_delta = 5
+### END SOLUTION
+
+
+def huber_center(prices, delta):
+    """The point with the smallest mean Huber loss to all prices, to the nearest $10."""
+    points = np.arange(15, 45, 0.01)
+    r = np.abs(prices - points[:, None])
+    return points[np.where(r < delta, r**2 / 2, delta * (r - delta / 2)).mean(axis=1).argmin()]
+
+
+damaged = y.to_numpy().copy()
+damaged[np.random.default_rng(0).permutation(506)[:50]] *= 10
+if largest_delta is not ...:
+    moved = huber_center(damaged, largest_delta) - huber_center(y.to_numpy(), largest_delta)
+    print(f"δ = {largest_delta}: the center moves by ${1000 * moved:.0f}")
+
+# %%
+check_delta(largest_delta)
+
+# %% [markdown]
+# ### Exercise 7.7. One step of boosting ★★★ (25 min)
+#
+# Boosted trees are ahead in many tables; here is their smallest step, with one column and a *stump*, a tree with one
+# split. Compute the residuals `y - prediction`. For each threshold midway between neighbouring values of `x`, give each
+# side (`x <= threshold`, and the rest) the mean of its residuals; keep the threshold with the smallest squared error. Add
+# `rate` times these means to the prediction. **Predict:** what will 200 steps do on 60 noisy points?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# The stump never sees `y` itself, only what the prediction still misses. Equal values of `x` cannot be separated.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# `values = np.unique(x)`; thresholds are the means of neighbours. In a loop: mask, two means, `np.where`, sum of squares;
+# remember the best. In the end `prediction + rate * step`, as a new array.
+# </details>
+
+
+# %%
+def boosting_step(x, y, prediction, rate):
+    """x, y, prediction: (n,). Return the threshold, a number, and the new prediction (n,)."""
+    ### BEGIN SOLUTION
+    residual, smallest = y - prediction, np.inf
+    distinct = np.unique(x)
+    for threshold in (distinct[:-1] + distinct[1:]) / 2:
+        left = x <= threshold
+        step = np.where(left, residual[left].mean(), residual[~left].mean())
+        error = np.sum((residual - step) ** 2)
+        if error < smallest:
+            smallest, best_threshold, best_step = error, threshold, step
+    return best_threshold, prediction + rate * best_step
+    ### END SOLUTION
+
+
+# %%
+check_boosting_step(boosting_step)
+
+# %%
+progress(lesson_07)
+
+# %% [markdown]
 # ## Recap
 #
 # - **Parse:** join, cut after 14 numbers, compare with a second reader. Then look: 16 capped values, no duplicates.

@@ -903,8 +903,282 @@ claim("Mean score, KAN minus MLP of the same size", ahead, "<", 0.02, source="th
 # %% [markdown]
 # ## Exercises
 #
-# They follow with the homework: each will state its number, difficulty and minutes, and answer at once.
+# Eight exercises, easy ones first. Each check answers at once and says what is wrong; nothing is graded. The hints are
+# folded: try first. Tensors are in double precision, as everywhere in this lesson.
+
+# %%
+from course_utils.homework import lesson_08, progress
+from course_utils.homework.lesson_08 import (
+    check_best_scale,
+    check_blend,
+    check_edge_shares,
+    check_error_slope,
+    check_kan_parameters,
+    check_local_enough,
+    check_number_of_functions,
+    check_refine,
+)
+
+# %% [markdown]
+# ### Exercise 8.1. How many functions ★ (3 min)
 #
+# Predict: how many functions of one variable, inner and outer together, stand in the theorem's formula for *five*
+# variables?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Every sum $q$ has one outer function. How many sums are there? And what stands inside each of them?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# Count the edges of the network with the widths $[n, 2n+1, 1]$.
+# </details>
+
+# %%
+functions_for_five = ...  # a number
+### BEGIN SOLUTION
+functions_for_five = 11 + 5 * 11
+### END SOLUTION
+
+# %%
+check_number_of_functions(functions_for_five)
+
+# %% [markdown]
+# ### Exercise 8.2. How many numbers ★ (6 min)
+#
+# A comparison of KAN and MLP is fair at equal numbers of parameters. Return how many parameters a KAN of these widths has;
+# `base` says whether its edges have a base weight. **Predict:** how many has `[64, 10, 10]` with $G=k=3$, against 760 of
+# an MLP of these widths?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# How many edges has a layer? And how many splines has a grid of $G$ intervals: $G$, or more?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# Sum over neighbouring widths of $n_\text{in}n_\text{out}$, times the numbers on one edge. `True` counts as 1 in a sum.
+# </details>
+
+
+# %%
+def kan_parameters(widths, grid_size, degree, base):
+    """widths: list such as [2, 5, 1]; base: bool. Return an integer."""
+    ### BEGIN SOLUTION
+    n_edges = sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
+    return n_edges * (grid_size + degree + base)
+    ### END SOLUTION
+
+
+# %%
+check_kan_parameters(kan_parameters)
+
+# %% [markdown]
+# ### Exercise 8.3. Blending neighbours ★★ (15 min)
+#
+# Section 2's recursion wants different knots. Many packages repeat the first and the last knot instead of going on beyond
+# the grid; then some denominators are 0. The rule: a term with the denominator 0 counts as 0. Write one step of Cox and de
+# Boor with it, from the splines of degree $k-1$ to those of degree $k$. **Predict:** which splines have such terms?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# A loop over $j$ is fine. Two terms for each new spline: one with its left neighbour below, one with the right.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# For each `j` start with zeros of the shape of `x`; `if knots[j + degree] > knots[j]` add the rising term, then the same
+# for the falling one with `j + 1`. `torch.stack(columns, dim=1)`. How many `j` are there?
+# </details>
+
+
+# %%
+def blend(basis, x, knots, degree):
+    """basis: (n, m), the splines of degree - 1 at x: (n,); knots: (m + degree,). Return (n, m - 1)."""
+    ### BEGIN SOLUTION
+    columns = []
+    for j in range(basis.shape[1] - 1):
+        column = torch.zeros_like(x)
+        if knots[j + degree] > knots[j]:
+            column = column + (x - knots[j]) / (knots[j + degree] - knots[j]) * basis[:, j]
+        if knots[j + degree + 1] > knots[j + 1]:
+            end = knots[j + degree + 1]
+            column = column + (end - x) / (end - knots[j + 1]) * basis[:, j + 1]
+        columns.append(column)
+    return torch.stack(columns, dim=1)
+    ### END SOLUTION
+
+
+# %%
+check_blend(blend)
+
+# %% [markdown]
+# ### Exercise 8.4. How local ★★ (6 min)
+#
+# Somebody takes degree 5 for smoother curves. Predict the smallest number of intervals for which moving a coefficient in
+# the middle changes at most 10% of the curve. Then set `n_intervals`, run the cell, look, change it.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# A cubic changes on four intervals. And degree 5?
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# $k+1$ intervals of $G$ are to be a tenth at most.
+# </details>
+
+# %%
+n_intervals = ...  # a number
+### BEGIN SOLUTION
+n_intervals = 60
+### END SOLUTION
+if n_intervals is not ...:
+    places = torch.arange(0, n_intervals, 0.1, dtype=torch.float64)[:, None] + 0.05
+    moved = b_spline_basis(places, n_intervals, 5)[:, n_intervals // 2, 0]  # what one coefficient adds
+    print(f"{n_intervals} intervals: {(moved != 0).double().mean():.1%} of the curve change")
+
+# %%
+check_local_enough(n_intervals)
+
+# %% [markdown]
+# ### Exercise 8.5. Half the interval, the same curve ★★ (15 min)
+#
+# Section 4 cuts every interval in two and changes nothing: an old cubic bump is the sum of five new ones with the weights
+# 1, 4, 6, 4, 1, divided by 8. Give the $2G+3$ new coefficients for $G+3$ old ones. New bumps sit on the centres of the
+# old ones and midway between; one that lies outside the grid altogether is left out.
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Turn it round: to which old bumps does a *new* bump belong? Midway between two centres to two of them, on a centre to
+# three.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# The first new coefficient is $(4c_0+4c_1)/8$, the second $(c_0+6c_1+c_2)/8$, the third $(4c_1+4c_2)/8$. Two slices with
+# step 2 fill the result.
+# </details>
+
+
+# %%
+def refine(coefficients):
+    """coefficients: (G + 3,). Return (2G + 3,)."""
+    ### BEGIN SOLUTION
+    c = coefficients
+    fine = c.new_zeros(2 * len(c) - 3)
+    fine[0::2] = (c[:-1] + c[1:]) / 2
+    fine[1::2] = (c[:-2] + 6 * c[1:-1] + c[2:]) / 8
+    return fine
+    ### END SOLUTION
+
+
+# %%
+check_refine(refine)
+
+# %% [markdown]
+# ### Exercise 8.6. How fast an error falls ★ (6 min)
+#
+# Section 5 reads the exponent off a picture with two logarithmic axes. Return the slope of the line through the points
+# $(\log G, \log\text{error})$ by least squares over *all* points. Then ask your function for `np.array(GRIDS)` and the runs
+# in `falling`. **Predict:** does it matter which logarithm you take?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# If error = $aG^s$, then log error = log a + s log G, a straight line.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# `np.polyfit(x, y, 1)` returns slope and height, in this order.
+# </details>
+
+
+# %%
+def error_slope(grids, errors):
+    """grids, errors: (points,), positive. Return one number."""
+    ### BEGIN SOLUTION
+    return np.polyfit(np.log(grids), np.log(errors), 1)[0]
+    ### END SOLUTION
+
+
+# %%
+check_error_slope(error_slope)
+
+# %% [markdown]
+# ### Exercise 8.7. The constants around a function ★★ (12 min)
+#
+# To name an edge, section 6 looks for $c\,f(ax+b)+d$. For given $a$ and $b$, call the values of $f$ simply `f`. Return the
+# $c$ and $d$ with the smallest squared error to `y`, and the $R^2$ = 1 − (mean squared error) / (variance of `y`). If `f`
+# is constant on the data, $c=0$. **Predict:** which part of the search does that save?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# This is a straight line through the points (f, y): slope c, height d. It passes through the point of the two means.
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# c = covariance(f, y) / variance(f), both with the same divisor; d = mean(y) − c · mean(f).
+# </details>
+
+
+# %%
+def best_scale(f, y):
+    """f, y: (n,). Return (c, d, r2), three numbers."""
+    ### BEGIN SOLUTION
+    from_mean, spread_of_f = f - f.mean(), f.var(correction=0)
+    c = (from_mean * (y - y.mean())).mean() / spread_of_f if spread_of_f > 0 else torch.tensor(0.0)
+    d = y.mean() - c * f.mean()
+    r2 = 1 - (y - c * f - d).square().mean() / y.var(correction=0)
+    return c.item(), d.item(), r2.item()
+    ### END SOLUTION
+
+
+# %%
+check_best_scale(best_scale)
+
+# %% [markdown]
+# ### Exercise 8.8. Which edges matter ★★★ (20 min)
+#
+# The penalty of section 6 measures an edge by its *spread*: the standard deviation of $\varphi_{ij}$ over the data. Return
+# for a `KANLayer` each edge's spread divided by the sum of all. Compute the edges' curves yourself, from `coefficients`,
+# `base_weight` (`None` in a layer without base) and `b_spline_basis`. **Predict:** an edge that adds 3 to everything. Share?
+#
+# <details><summary>Hint 1: a nudge</summary>
+#
+# `edge_by_edge` in section 3 computes the same curves, and adds them up. You need them one by one, shape (n, out, in).
+# </details>
+#
+# <details><summary>Hint 2: an outline</summary>
+#
+# `basis = b_spline_basis((x - layer.grid_low) / layer.grid_step, layer.grid_size, layer.degree)` has shape (n, bumps, in).
+# `torch.einsum("nbj,ibj->nij", …)`, plus base weight times silu, `std` over n, divide. Work under `torch.no_grad()`.
+# </details>
+
+
+# %%
+@torch.no_grad()
+def edge_shares(layer, x):
+    """x: (n, in). Return (out, in), which sum to 1."""
+    ### BEGIN SOLUTION
+    basis = b_spline_basis((x - layer.grid_low) / layer.grid_step, layer.grid_size, layer.degree)
+    curves_of_edges = torch.einsum("nbj,ibj->nij", basis, layer.coefficients)
+    if layer.base_weight is not None:
+        curves_of_edges = curves_of_edges + layer.base_weight * F.silu(x)[:, None, :]
+    spreads = curves_of_edges.std(dim=0)
+    return spreads / spreads.sum()
+    ### END SOLUTION
+
+
+# %%
+check_edge_shares(edge_shares)
+
+# %%
+progress(lesson_08)
+
+# %% [markdown]
 # ## Recap
 #
 # - **Count:** $2n+1$ outer and $n(2n+1)$ inner functions, 28 for $n=3$. They exist; rows do not determine them, and
