@@ -78,8 +78,8 @@ SIBLINGS = {
 # Imported inside the function that uses them, so that importing a module of ours stays cheap.
 HEAVY = {
     "IPython", "dask", "distributed", "ipykernel", "ipywidgets", "jupyter_client", "jupytext", "lightgbm",
-    "livelossplot", "nbclient", "nbformat", "nbgrader", "optuna", "sympy", "tensorboard", "torchviz", "traitlets", "wandb",
-    "xgboost",
+    "livelossplot", "nbclient", "nbformat", "nbgrader", "optuna", "sympy", "tensorboard", "torchviz", "traitlets",
+    "wandb", "xgboost",
 }  # fmt: skip
 MAX_LINES = 400
 

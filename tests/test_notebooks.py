@@ -332,6 +332,7 @@ def test_homework_carries_the_colab_bootstrap_word_for_word(homework: Target) ->
 
 
 @pytest.mark.slow
+@pytest.mark.enable_socket  # the kernel's, on this machine
 @each_homework
 def test_a_fresh_homework_stops_only_where_a_stub_stands(homework: Target, tmp_path: Path) -> None:
     from nbclient import NotebookClient

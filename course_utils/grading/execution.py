@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -131,7 +132,7 @@ class _Attempt:
         """Return how the cell ended its kernel, or nothing if it did not."""
         from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-        client.timeout = seconds
+        client.timeout = math.ceil(seconds)  # nbclient takes whole seconds alone
         try:
             if is_test(cell):
                 prepare = _PREPARE_TEST.format(folder=str(self.hidden))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from course_utils.homework._compare import brief, difference
@@ -100,8 +101,8 @@ def judge(
     assert wrong is not None
     message = wrong.message
     for mistake in mistakes:
-        made = [use(mistake.answer, *copy.deepcopy(arguments)) for arguments in cases]
-        if _agree(made, values, rtol, atol) and not _agree(made, expected, rtol, atol):
+        made = (use(mistake.answer, *copy.deepcopy(arguments)) for arguments in cases)
+        if _explains(made, values, expected, rtol, atol):
             message = mistake.says
             break
     return Verdict(exercise, "wrong", message, wrong.expected, wrong.got)
@@ -172,9 +173,14 @@ def _answers_agree(expected: Any, answer: Any, rtol: float, atol: float) -> bool
     return difference(expected, answer, rtol=rtol, atol=atol, strict=False) is None
 
 
-def _agree(made: Sequence[Any], values: Sequence[Any], rtol: float, atol: float) -> bool:
-    pairs = zip(made, values, strict=True)
-    return all(difference(one, other, rtol=rtol, atol=atol, strict=False) is None for one, other in pairs)
+def _explains(made: Iterable[Any], values: Sequence[Any], expected: Sequence[Any], rtol: float, atol: float) -> bool:
+    """Return whether a mistake gives the student's values, not only where these are right; stop where it does not."""
+    shows = False
+    for one, value, right in zip(made, values, expected, strict=True):
+        if difference(one, value, rtol=rtol, atol=atol, strict=False) is not None:
+            return False
+        shows |= difference(one, right, rtol=rtol, atol=atol, strict=False) is not None
+    return shows
 
 
 def _same(before: Any, after: Any) -> bool:
@@ -184,6 +190,8 @@ def _same(before: Any, after: Any) -> bool:
         return len(before) == len(after) and all(map(_same, before, after))
     if isinstance(before, dict):
         return before.keys() == after.keys() and all(_same(before[key], after[key]) for key in before)
+    if isinstance(before, pd.DataFrame | pd.Series):
+        return before.equals(after)
     return True  # modules, generators and functions may change
 
 

@@ -243,9 +243,10 @@ def test_a_second_grading_renews_the_first(tmp_path: Path) -> None:
     samples.write_submissions(folder, [late])
     (folder / "submitted" / "absent").mkdir()
     (folder / "submitted" / "lost" / "hw9").mkdir(parents=True)
-    course("grade", folder)
+    course("grade", folder, "--total", "1")
     first = table(folder / "report" / f"{NAME}.csv")
-    assert (first["late"]["points"], first["late"]["relu: says"]) == ("0", "not attempted")
+    assert (first["late"]["points"], first["late"]["status"]) == ("0", "stopped")
+    assert "the notebook took longer than 1 s in all: not run" in first["late"]["note"]
     assert (first["absent"]["status"], first["absent"]["note"]) == ("missing", "nothing was handed in")
     other = table(folder / "report" / "hw9.csv")
     assert other["lost"]["note"] == "there is no homework of this name"

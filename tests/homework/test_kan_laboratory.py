@@ -226,7 +226,7 @@ REFINE = Proof(
             lambda c, g, f, k: torch.cat([c, torch.zeros(len(c), g * (f - 1), c.shape[2], dtype=c.dtype)], 1),
             "coefficient 0",
         ),
-        (refine(("s * factor", "s")), "values differ"),
+        (refine(("s * factor", "1.2 * s * factor")), "values differ"),
         (refine(("transpose(0, 1)", "contiguous()")), "shape"),
         (lambda c, g, f, k: c, "the shape is"),
         (lambda c, g, f, k: refine()(c, g, f, k)[:, : g * f], "the shape is"),

@@ -180,7 +180,7 @@ PREPARE = Proof(
         (lambda a, b: prepared(a, b)[::-1], "`train_values`: the shape is"),
         (lambda a, b: tuple(part.astype(np.float32) for part in prepared(a, b)), "its dtype is float32"),
         (swapped_blocks, "`train_values`"),
-        (fills_in_place, "changes the tables"),
+        (fills_in_place, "changes its input in place"),
         (lambda a, b: None, "is the `return` missing?"),
     ],
 )

@@ -100,6 +100,13 @@ from course_utils.training import fit
 set_up(seed=0)
 plotting.use_theme()
 
+
+def needs(*names):
+    """Say so if an earlier cell has not brought these yet."""
+    if missing := [name for name in names if name not in globals()]:
+        raise NotImplementedError(f"solve the tasks above first: {', '.join(missing)} comes from there")
+
+
 # %% [markdown]
 # ## The clothes
 #
@@ -204,8 +211,8 @@ hidden_checks.require_again(check_stratified_folds, stratified_folds)
 # </details>
 # <details><summary>Hint 2: an outline</summary>
 #
-# Keep an array `fold` of length n. For every label: `rows = rng.permutation(np.flatnonzero(labels == label))`, then
-# the i-th of them goes to fold i modulo k. At the end, fold i validates where `fold == i`.
+# Keep an array `fold` of length n. For every label: find its rows with `np.flatnonzero`, shuffle them with
+# `rng.permutation`; the i-th of them goes to fold i modulo k. At the end, fold i validates where `fold == i`.
 #
 # </details>
 #
@@ -355,6 +362,7 @@ hidden_checks.require_again(check_choose, choose)
 # </details>
 
 # %%
+needs("accuracies")
 chosen = choose(accuracies, sizes, BUDGET)
 fig, ax = plt.subplots(figsize=(7.5, 3.2))
 for place, (size, scores) in enumerate(zip(sizes, accuracies, strict=True)):
@@ -447,6 +455,7 @@ yours = {"yours": np.mean(predicted == truth), "linear, same 10,000 images": np.
 board = pd.Series(published | yours).sort_values()
 
 # %%
+needs("board")
 fig, ax = plt.subplots(figsize=(8, 3))
 for row, (name, score) in enumerate(board.items()):
     mine = name in yours
@@ -502,6 +511,7 @@ hidden_checks.require_again(check_confusion, confusion)
 # </details>
 
 # %%
+needs("predicted")
 counts = confusion(truth, predicted, 10)
 fig, ax = plt.subplots(figsize=(6, 4.8))
 image = ax.imshow(counts, cmap="viridis", vmax=60)
@@ -556,11 +566,12 @@ hidden_checks.require_again(check_confident_failures, confident_failures)
 # </details>
 # <details><summary>Hint 2: an outline</summary>
 #
-# `wrong = np.flatnonzero(…)`, `order = np.argsort(-probabilities[wrong].max(axis=1))`, `wrong[order][:n]`.
+# `wrong = np.flatnonzero(…)`, `order` from `np.argsort` of minus their confidence, `wrong[order][:n]`.
 #
 # </details>
 
 # %%
+needs("predicted")
 fig, axes = plt.subplots(2, 6, figsize=(10, 4.2))
 for ax, row in zip(axes.flat, confident_failures(probabilities, truth, 12), strict=True):
     ax.imshow(data.test_images[row], cmap="gray_r")

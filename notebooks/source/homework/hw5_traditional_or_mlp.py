@@ -94,6 +94,13 @@ from course_utils.training import fit
 set_up(seed=0)
 plotting.use_theme()
 
+
+def needs(*names):
+    """Say so if an earlier cell has not brought these yet."""
+    if missing := [name for name in names if name not in globals()]:
+        raise NotImplementedError(f"solve the tasks above first: {', '.join(missing)} comes from there")
+
+
 # %% [markdown]
 # ## Your table
 #
@@ -222,7 +229,7 @@ hidden_checks.require_again(check_prepare, prepare)
 # </details>
 # <details><summary>Hint 2: an outline</summary>
 #
-# One list of columns for each part. For a numeric column: `median`, then `filled = train[name].fillna(median)`, its mean
+# One list of columns for each part. For a numeric column: `median`, then the filled training column, its mean
 # and `std(ddof=0)`, applied to both parts. For a text column: `for level in sorted(train[name].dropna().unique())` append
 # `(rows[name] == level).astype(float)`. At the end `np.column_stack`.
 #
@@ -334,7 +341,7 @@ hidden_checks.require_again(check_tune, tune)
 # </details>
 # <details><summary>Hint 2: an outline</summary>
 #
-# `errors[i, j] = np.sqrt(np.mean((y[held_out] - predicted) ** 2))`, and at the end
+# `predicted` for `X.iloc[held_out]`; root of the mean of the squared difference goes to `errors[i, j]`; at the end
 # `int(errors.mean(axis=1).argmin()), errors`.
 #
 # </details>
@@ -358,10 +365,12 @@ GRIDS = {
     "MLP": (mlp, [{"hidden": hidden, "lr": 3e-3, "epochs": epochs} for hidden, epochs in
                   [((32,), 10), ((32,), 30), ((64, 32), 10)]]),
 }  # fmt: skip
+needs("usable")
 X, y = usable.drop(columns=TARGET), usable[TARGET].to_numpy()
 outer = [split for repeat in range(2) for split in k_fold(len(y), 5, seed=repeat)]
 
 # %%
+needs("outer")
 errors, choices = {name: [] for name in GRIDS}, {name: [] for name in GRIDS}
 for rows, test_rows in outer:
     inner = k_fold(len(rows), 3, seed=0)
@@ -375,6 +384,7 @@ print("chosen settings, by split:", choices)
 errors.describe().loc[["mean", "std", "min", "max"]].round(1)
 
 # %%
+needs("errors")
 fig, ax = plt.subplots(figsize=(7.5, 2.2))
 plot_dots(ax, {name: errors[name] for name in errors}, xlabel=f"RMSE of {TARGET} on ten outer test parts", means=".1f")
 show(
@@ -480,6 +490,7 @@ hidden_checks.require_again(check_conclude, conclude)
 # promises a little less than it says. With more rivals adjust for it (lesson 06: Holm).
 
 # %%
+needs("outer", "errors")
 MARGIN = 2.0
 n_train, n_test = (round(np.mean([len(split[part]) for split in outer])) for part in (0, 1))
 rows = []
@@ -490,6 +501,7 @@ verdicts = pd.DataFrame(rows, columns=["difference of RMSE", "mean", "low", "hig
 verdicts.round(2)
 
 # %%
+needs("verdicts")
 fig, ax = plt.subplots(figsize=(7.5, 2))
 ax.axvspan(-MARGIN, MARGIN, color="0.85", label="margin")
 for place, row in verdicts.iterrows():
