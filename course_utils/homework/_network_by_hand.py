@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,7 @@ def draw_step_sizes() -> tuple[Figure, str]:
         "central": lambda h: (np.exp(1 + h) - np.exp(1 - h)) / (2 * h),
     }
     for (name, method), color in zip(methods.items(), (COLORS["orange"], COLORS["blue"]), strict=True):
-        ax.loglog(steps, np.abs(method(steps) / np.e - 1) + 1e-17, color=color, label=name)
+        ax.loglog(steps, np.abs(method(steps) / math.e - 1) + 1e-17, color=color, label=name)
     ax.set(xlabel="step", ylabel="relative error", title="Slope of exp at 1, by nudging")
     ax.legend()
     return figure, (
