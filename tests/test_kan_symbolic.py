@@ -712,6 +712,7 @@ def exp_of_sum(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return x, torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:] ** 2)
 
 
+@pytest.mark.slow
 def test_find_formula_in_a_small_case() -> None:
     x, y = exp_of_sum(120, seed=0)
     model = kan([2, 1, 1], grid_size=3, seed=1)
@@ -781,6 +782,7 @@ def test_find_formula_ends_on_the_first_exact_one(monkeypatch: pytest.MonkeyPatc
     assert tolerances == [5e-5]
 
 
+@pytest.mark.slow
 def test_find_formula_weighs_error_against_length() -> None:
     """Noise that a long formula would follow is left alone."""
     x = uniform(60, 2)
@@ -792,6 +794,7 @@ def test_find_formula_weighs_error_against_length() -> None:
     assert [(edge.i, edge.j, edge.suggestions[0].name) for edge in report.edges] == [(0, 0, "x")]
 
 
+@pytest.mark.slow
 def test_find_formula_keeps_the_best() -> None:
     x = uniform(60, 1)
     y = x**2 + 0.5 * x + 0.01 * uniform(60, 1, seed=1)

@@ -19,6 +19,8 @@ from course_utils.models import MLP
 from course_utils.monitoring import GradientMonitor
 from course_utils.reproducibility import make_generator
 
+pytestmark = pytest.mark.slow  # the checks train networks
+
 Cure = Callable[[Any, Tensor, torch.Generator], Any]
 
 

@@ -15,6 +15,8 @@ from scipy import stats
 from course_utils.homework import Verdict, optimizer_workshop
 from course_utils.homework._proving import Proof, checks_of, complaints
 
+pytestmark = pytest.mark.slow  # the checks train networks
+
 # ------------------------------------------------------------------------------------------------------- Nesterov
 
 

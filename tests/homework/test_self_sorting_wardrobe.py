@@ -21,6 +21,8 @@ from course_utils.homework._proving import Proof, checks_of, complaints
 from course_utils.models import MLP, count_parameters
 from course_utils.training import fit
 
+pytestmark = pytest.mark.slow  # the checks train networks
+
 # ------------------------------------------------------------------------------------------------------ parameters
 
 

@@ -23,6 +23,8 @@ from course_utils.homework._proving import Proof, checks_of, complaints
 from course_utils.models import MLP
 from course_utils.training import fit
 
+pytestmark = pytest.mark.slow  # the checks train networks
+
 MISSING = module.MISSING
 
 # ---------------------------------------------------------------------------------------------------------- clean
