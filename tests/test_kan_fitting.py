@@ -17,10 +17,10 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from course_utils.kan import KAN, levenberg_marquardt
 from course_utils.kan.fitting import KANHistory, fit_lbfgs, fit_lm
-from course_utils.kan.grid import extend_grid, layers_of, update_grid
+from course_utils.kan.grid import extend_grid, update_grid
 from course_utils.kan.levenberg_marquardt import LevenbergMarquardt, jacobian
 from course_utils.kan.library import Function, SymbolicEdge
-from course_utils.kan.network import KANBase
+from course_utils.kan.network import KANBase, layers_of
 
 LADDER = (3, 6, 12, 24, 48)
 

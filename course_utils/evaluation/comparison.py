@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from course_utils._notebook import progress_bar
 from course_utils._validation import check_int, check_one_of
 from course_utils.evaluation.execution import BACKENDS, FitCache, Job, Outcome, SplitData, find_client, run_jobs
 from course_utils.evaluation.results import Comparison
@@ -126,7 +127,7 @@ def compare_models(
     numbers = {id(job): number for number, job in enumerate(jobs)}
     missing = [job for number, job in enumerate(jobs) if number not in outcomes]
     workers = n_jobs if n_jobs > 0 else cpu_count()
-    with _bar(len(jobs), len(outcomes), progress) as bar:
+    with progress_bar(len(jobs), "fit", initial=len(outcomes), shown=progress) as bar:
         running = run_jobs(missing, shared, scorer, backend=backend, n_jobs=workers, client=client)
         try:
             with closing(running):
@@ -243,14 +244,6 @@ def _row_numbers(rows: Any, n: int, name: str) -> NDArray[np.int64]:
 def _state(seed: int, repeat: int, fold: int) -> int:
     """A ``random_state`` that belongs to the split."""
     return int(np.random.SeedSequence((seed, repeat, fold)).generate_state(1)[0] >> 1)
-
-
-def _bar(total: int, initial: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    # Plain text on stdout, as in training: a widget would not survive in a saved notebook.
-    options: dict[str, Any] = {"unit": "fit", "file": sys.stdout, "leave": False, "dynamic_ncols": True}
-    return tqdm(total=total, initial=initial, disable=not progress, **options)
 
 
 # ----------------------------------------------------------------------------------------------------- fingerprints

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from torch import Tensor
 
+from course_utils._notebook import progress_bar
 from course_utils._validation import check_non_negative, check_positive
 from course_utils.kan.fitting import KANHistory, fit_lbfgs, fit_lm
 from course_utils.kan.library import Function
@@ -80,7 +79,7 @@ def find_formula(
     if not variance > 0:
         raise ValueError(f"y must be finite and vary, got {len(y)} samples with variance {variance}")
     best: tuple[float, KANBase, SymbolicReport] | None = None
-    with _bar(len(strengths) * (1 + len(tolerances)), progress) as bar:
+    with progress_bar(len(strengths) * (1 + len(tolerances)), "fit", shown=progress) as bar:
         for strength in strengths:
             splines = copy.deepcopy(model)
             _make_sparse(splines, x, y, strength * variance, threshold, steps)
@@ -164,10 +163,3 @@ def _heeded(history: KANHistory | None) -> KANHistory:
     if history.stopped_by == "interrupted":
         raise KeyboardInterrupt
     return history
-
-
-def _bar(total: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    # Plain text on stdout: a widget would not survive in a saved notebook, and stderr there looks like a failure.
-    return tqdm(total=total, unit="fit", file=sys.stdout, leave=False, dynamic_ncols=True, disable=not progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from course_utils._notebook import progress_bar
 from course_utils._validation import check_int, check_non_negative
-from course_utils.kan.grid import check_samples, layers_of, set_grid_size, update_grid
+from course_utils.kan.grid import check_samples, set_grid_size, update_grid
 from course_utils.kan.levenberg_marquardt import LevenbergMarquardt
-from course_utils.kan.network import KANBase
+from course_utils.kan.network import KANBase, layers_of
 
 __all__ = ["KANHistory", "fit_lbfgs", "fit_lm"]
 
@@ -104,7 +104,7 @@ def fit_lbfgs(
     check_int(warmup, "warmup", minimum=0)
     check_non_negative(tolerance, "tolerance")
     run = _Run(model, x, y, val=val, grids=grids, loss_fn=loss_fn, penalty=penalty)
-    with _bar(warmup + steps * len(run.stages), progress) as bar:
+    with progress_bar(warmup + steps * len(run.stages), "step", shown=progress) as bar:
         run.climb(_lbfgs, steps, tolerance, bar, warmup=warmup)
     return run.history
 
@@ -147,7 +147,7 @@ def fit_lm(
     check_int(warmup, "warmup", minimum=0)
     check_non_negative(tolerance, "tolerance")
     run = _Run(model, x, y, val=val, grids=grids)
-    with _bar(warmup + max_steps * len(run.stages), progress) as bar:
+    with progress_bar(warmup + max_steps * len(run.stages), "step", shown=progress) as bar:
         run.climb(_levenberg_marquardt, max_steps, tolerance, bar, warmup=warmup)
     return run.history
 
@@ -379,10 +379,3 @@ def _check_targets(model: KANBase, x: Tensor, y: Tensor, name: str, *, any_shape
         raise ValueError(f"{name} must have length {len(x)} like the inputs, got {len(y)}")
     if not bool(y.isfinite().all()):
         raise ValueError(f"{name} must be finite, got {y[~y.isfinite()][0].item()}")
-
-
-def _bar(total: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    # Plain text on stdout: a widget would not survive in a saved notebook, and stderr there looks like a failure.
-    return tqdm(total=total, unit="step", file=sys.stdout, leave=False, dynamic_ncols=True, disable=not progress)

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from course_utils._validation import check_int
-from course_utils.kan.layer import KANLayer
-from course_utils.kan.library import SymbolicEdge, load_sympy
-from course_utils.kan.network import KANBase
+from course_utils.kan.library import load_sympy
+from course_utils.kan.network import KANBase, layers_of
 
 __all__ = ["symbolic_formula"]
 
@@ -43,9 +42,9 @@ def symbolic_formula(model: KANBase, *, names: Sequence[Any] | None = None, digi
         listed = ", ".join(f"layer {number} ({i}, {j})" for number, i, j in splines)
         raise ValueError(f"these edges (output, input) are still splines: {listed}; see auto_symbolic and fix_symbolic")
     nodes = [sympy.Symbol(name) if isinstance(name, str) else name for name in names]
-    for layer in _layers(model):
+    for layer in layers_of(model):
         sums = [sympy.Integer(0)] * layer.out_features
-        for (i, j), edge in _known_functions(layer).items():
+        for (i, j), edge in layer.known_functions.items():
             sums[i] += edge.expression(nodes[j])
         nodes = sums
     if digits is not None:
@@ -54,22 +53,11 @@ def symbolic_formula(model: KANBase, *, names: Sequence[Any] | None = None, digi
     return nodes[0] if len(nodes) == 1 else nodes
 
 
-def _layers(model: KANBase) -> list[KANLayer]:
-    return list(model.layers)  # type: ignore[arg-type]  # torch types the items of a ModuleList as Module
-
-
-def _known_functions(layer: KANLayer) -> dict[tuple[int, int], SymbolicEdge]:
-    """Return the layer's known functions by (output, input)."""
-    places = (key.split(",") for key in layer.symbolic_edges)
-    edges = zip(places, layer.symbolic_edges.values(), strict=True)
-    return {(int(i), int(j)): edge for (i, j), edge in edges}  # type: ignore[misc]
-
-
 def _splines_in_use(model: KANBase) -> list[tuple[int, int, int]]:
     """Return (layer, output, input) of the splines from which a path of edges leads to an output."""
     found = []
     needed = torch.ones(model.widths[-1], dtype=torch.bool)
-    for number, layer in reversed(list(enumerate(_layers(model)))):
+    for number, layer in reversed(list(enumerate(layers_of(model)))):
         splines = (layer.edge_mask != 0).cpu() & needed[:, None]
         found += [(number, i, j) for i, j in splines.nonzero().tolist()]
         needed = (layer.active_edges.cpu() & needed[:, None]).any(dim=0)

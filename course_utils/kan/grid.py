@@ -12,7 +12,7 @@ from torch import Tensor
 from course_utils._validation import check_int, check_non_negative
 from course_utils.kan.bsplines import b_spline_basis
 from course_utils.kan.layer import KANLayer
-from course_utils.kan.network import KANBase
+from course_utils.kan.network import KANBase, layers_of
 
 __all__ = ["GridReport", "LayerGrid", "extend_grid", "update_grid"]
 
@@ -131,11 +131,6 @@ def set_grid_size(model: KANBase, grid_size: int) -> None:
     """Give every grid this many intervals; fewer than now lose detail, as far as least squares must."""
     for layer in layers_of(model):
         _resize(layer, grid_size)
-
-
-def layers_of(model: KANBase) -> list[KANLayer]:
-    """Return the network's layers, as what they are."""
-    return list(model.layers)  # type: ignore[arg-type]
 
 
 def check_samples(model: KANBase, x: Tensor, *, grid_size: int | None = None, name: str = "x") -> None:

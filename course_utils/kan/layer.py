@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from course_utils._validation import check_int, check_non_negative, check_one_of
 from course_utils.kan.bsplines import b_spline_basis
+from course_utils.kan.library import SymbolicEdge
 
-__all__ = ["KANLayer"]
+__all__ = ["KANLayer", "LayerParts"]
+
+
+class LayerParts(NamedTuple):
+    """What the edges of a layer are made of: features, their factors (0 for removed edges), known functions."""
+
+    basis: Tensor  # (batch, n_basis, in)
+    coefficients: Tensor  # (out, n_basis, in)
+    base: Tensor | None  # (batch, in)
+    base_weight: Tensor | None  # (out, in)
+    symbolic: dict[tuple[int, int], Tensor]  # (output, input) -> (batch,)
+
+    def output(self) -> Tensor:
+        """Return the sum over the inputs, (batch, out)."""
+        output = self.basis.flatten(1) @ self.coefficients.flatten(1).T
+        if self.base is not None and self.base_weight is not None:
+            output = torch.addmm(output, self.base, self.base_weight.T)
+        for (i, _), values in self.symbolic.items():
+            output = output.index_add(1, torch.tensor([i], device=output.device), values[:, None])
+        return output
 
 
 class KANLayer(nn.Module):
@@ -95,10 +117,17 @@ class KANLayer(nn.Module):
         return self.grid_size + self.degree
 
     @property
+    def known_functions(self) -> dict[tuple[int, int], SymbolicEdge]:
+        """The edges of ``symbolic_edges`` by (output, input)."""
+        places = (key.split(",") for key in self.symbolic_edges)
+        edges = zip(places, self.symbolic_edges.values(), strict=True)
+        return {(int(i), int(j)): edge for (i, j), edge in edges}  # type: ignore[misc]  # Modules, to torch's types
+
+    @property
     def active_edges(self) -> Tensor:
         """Which edges are more than zero, as splines or as known functions: (out_features, in_features), boolean."""
         active = self.edge_mask != 0
-        for i, j in self._symbolic_places():
+        for i, j in self.known_functions:
             active[i, j] = True
         return active
 
@@ -112,14 +141,15 @@ class KANLayer(nn.Module):
         Raises:
             ValueError: ``x`` has another width.
         """
+        return self.parts(x).output()
+
+    def parts(self, x: Tensor) -> LayerParts:
+        """Return what the output is summed from; ``x`` and errors as for `forward`."""
         self._check_width(x)
         coefficients, base_weight = self.masked_parameters()
-        output = self.basis(x).flatten(1) @ coefficients.flatten(1).T
-        if base_weight is not None:
-            output = torch.addmm(output, F.silu(x), base_weight.T)
-        for (i, j), edge in zip(self._symbolic_places(), self.symbolic_edges.values(), strict=True):
-            output = output.index_add(1, torch.tensor([i], device=x.device), edge(x[:, j])[:, None])
-        return output
+        base = None if base_weight is None else F.silu(x)
+        known = {(i, j): edge(x[:, j]) for (i, j), edge in self.known_functions.items()}
+        return LayerParts(self.basis(x), coefficients, base, base_weight, known)
 
     def masked_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Return coefficients and base weights with zeros for removed edges, which then get no gradient either."""
@@ -137,13 +167,9 @@ class KANLayer(nn.Module):
         values = torch.einsum("nbj,ibj->nij", self.basis(x), coefficients)
         if base_weight is not None:
             values = values + F.silu(x)[:, None, :] * base_weight
-        for (i, j), edge in zip(self._symbolic_places(), self.symbolic_edges.values(), strict=True):
+        for (i, j), edge in self.known_functions.items():
             values[:, i, j] += edge(x[:, j])
         return values
-
-    def _symbolic_places(self) -> list[tuple[int, int]]:
-        """Return (output, input) of each known function, in the order of ``symbolic_edges``."""
-        return [(int(i), int(j)) for i, j in (key.split(",") for key in self.symbolic_edges)]
 
     def _check_width(self, x: Tensor) -> None:
         if x.ndim != 2 or x.shape[1] != self.in_features:

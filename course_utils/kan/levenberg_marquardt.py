@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from course_utils.kan.layer import KANLayer
-from course_utils.kan.network import KANBase
+from course_utils.kan.library import SymbolicEdge
+from course_utils.kan.network import KANBase, layers_of
 
 __all__ = ["LevenbergMarquardt", "jacobian"]
 
@@ -35,14 +36,14 @@ def jacobian(model: KANBase, x: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         nodes = [x.detach().requires_grad_()]  # so that also the last layer's output hangs on a graph
-        for layer in _layers(model):
+        for layer in layers_of(model):
             nodes.append(layer(nodes[-1]))
         outputs = nodes[-1]
         gradients = [
             torch.autograd.grad(outputs[:, o].sum(), nodes[1:], retain_graph=True) for o in range(outputs.shape[1])
         ]
     blocks = []
-    for number, layer in enumerate(_layers(model)):
+    for number, layer in enumerate(layers_of(model)):
         at_nodes = torch.stack([gradient[number] for gradient in gradients], dim=1)
         blocks += _columns(layer, nodes[number].detach(), at_nodes)
     return torch.cat(blocks, dim=2) if blocks else x.new_zeros(*outputs.shape, 0)
@@ -152,23 +153,15 @@ class _Place:
         self.parameter[self.index] = old + delta.to(old).view_as(old)
 
 
-def _layers(model: KANBase) -> list[KANLayer]:
-    return list(model.layers)  # type: ignore[arg-type]
-
-
-def _known_functions(layer: KANLayer) -> list[tuple[int, int, Any]]:
+def _known_functions(layer: KANLayer) -> list[tuple[int, int, SymbolicEdge]]:
     """Return (output, input, edge) of every known function that is to be fitted."""
-    return [
-        (*map(int, key.split(",")), edge)  # type: ignore[misc]
-        for key, edge in layer.symbolic_edges.items()
-        if edge.affine.requires_grad
-    ]
+    return [(i, j, edge) for (i, j), edge in layer.known_functions.items() if edge.affine.requires_grad]
 
 
 def _free_parameters(model: KANBase) -> list[_Place]:
     """Return what the columns of `jacobian` belong to, in their order."""
     places = []
-    for layer in _layers(model):
+    for layer in layers_of(model):
         i, j = layer.edge_mask.nonzero(as_tuple=True)
         if layer.coefficients.requires_grad:
             places.append(_Place(layer.coefficients, (i, slice(None), j)))

@@ -13,7 +13,7 @@ from course_utils._validation import check_sizes
 from course_utils.kan.layer import KANLayer
 from course_utils.kan.library import FUNCTIONS, SymbolicEdge
 
-__all__ = ["KANBase"]
+__all__ = ["KANBase", "layers_of"]
 
 
 class KANBase(nn.Module):
@@ -83,7 +83,7 @@ class KANBase(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return what the constructor needs to make a network of the same shape, as plain numbers and text."""
-        layers = self._kan_layers()
+        layers = layers_of(self)
         sizes = [layer.grid_size for layer in layers]
         return {
             "widths": list(self.widths),
@@ -100,8 +100,8 @@ class KANBase(nn.Module):
                 keeps only names.
         """
         names = []
-        for layer in self._kan_layers():
-            edges = _known(layer)
+        for layer in layers_of(self):
+            edges = {f"{i},{j}": edge for (i, j), edge in layer.known_functions.items()}
             for place, edge in edges.items():
                 if FUNCTIONS.get(edge.name, edge.function) is not edge.function:
                     raise ValueError(f"edge {place}: the function {edge.name!r} is not the one that FUNCTIONS has")
@@ -122,16 +122,13 @@ class KANBase(nn.Module):
             raise ValueError(f"{os.fspath(path)} is not a file that KAN.save wrote")
         dtype = content["state"]["layers.0.coefficients"].dtype
         model = cls(**content["config"], generator=torch.Generator(), dtype=dtype)
-        for layer, names in zip(model._kan_layers(), content["symbolic"], strict=True):
+        for layer, names in zip(layers_of(model), content["symbolic"], strict=True):
             for place, name in names.items():
                 layer.symbolic_edges[place] = SymbolicEdge(name, dtype=dtype)
         model.load_state_dict(content["state"])
         return model
 
-    def _kan_layers(self) -> list[KANLayer]:
-        """``layers`` under the type that they have."""
-        return list(self.layers)  # type: ignore[arg-type]
 
-
-def _known(layer: KANLayer) -> dict[str, SymbolicEdge]:
-    return dict(layer.symbolic_edges.items())  # type: ignore[arg-type]
+def layers_of(model: KANBase) -> list[KANLayer]:
+    """Return the network's layers, as what they are: torch types the items of a ModuleList as Module."""
+    return list(model.layers)  # type: ignore[arg-type]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from course_utils._validation import check_in_range, check_non_negative
-from course_utils.kan.layer import KANLayer
-from course_utils.kan.library import SymbolicEdge
-from course_utils.kan.network import KANBase
+from course_utils.kan.layer import LayerParts
+from course_utils.kan.network import KANBase, layers_of
 
 # fmt: off
 __all__ = ["PruneReport", "edge_importance", "node_importance", "output_and_penalty", "prune", "sparsity_penalty"]
@@ -64,7 +62,7 @@ def output_and_penalty(model: KANBase, x: Tensor, *, l1: float = 1.0, entropy: f
         TypeError, ValueError: see `sparsity_penalty`.
     """
     penalty, last = _penalty(model, x, l1, entropy)
-    return _output(last), penalty
+    return last.output(), penalty
 
 
 @torch.no_grad()
@@ -162,7 +160,7 @@ def prune(model: KANBase, x: Tensor, *, threshold: float = 0.03, keep_means: boo
     """
     check_in_range(threshold, "threshold", 0.0, 1.0)
     scores = _edge_scores(model, x)
-    before = [layer.active_edges for layer in _layers(model)]
+    before = [layer.active_edges for layer in layers_of(model)]
     after = [active & (score >= threshold) for active, score in zip(before, scores, strict=True)]
     _drop_useless_nodes(after)
     for output, kept in enumerate(after[-1].any(dim=1).tolist()):
@@ -173,9 +171,9 @@ def prune(model: KANBase, x: Tensor, *, threshold: float = 0.03, keep_means: boo
             )
     if keep_means:
         _move_means(model, x, before, after, scores)
-    for layer, active in zip(_layers(model), after, strict=True):
+    for layer, active in zip(layers_of(model), after, strict=True):
         layer.edge_mask.mul_(active)
-        for i, j in _symbolic_edges(layer):
+        for i, j in layer.known_functions:
             if not active[i, j]:
                 del layer.symbolic_edges[f"{i},{j}"]
     nodes_after = _used_nodes(after)
@@ -188,58 +186,23 @@ def prune(model: KANBase, x: Tensor, *, threshold: float = 0.03, keep_means: boo
     )
 
 
-def _layers(model: KANBase) -> list[KANLayer]:
-    return list(model.layers)  # type: ignore[arg-type]  # torch types the items of a ModuleList as Module
-
-
 def _check_samples(model: KANBase, x: Tensor, *, minimum: int) -> None:
     if x.ndim != 2 or x.shape[1] != model.widths[0] or len(x) < minimum:
         shape = f"(batch >= {minimum}, {model.widths[0]})"
         raise ValueError(f"x must have shape {shape}, got {tuple(x.shape)}")
 
 
-def _symbolic_edges(layer: KANLayer) -> dict[tuple[int, int], SymbolicEdge]:
-    """Return the layer's symbolic edges by (output, input)."""
-    places = (key.split(",") for key in layer.symbolic_edges)
-    edges: Iterable[SymbolicEdge] = layer.symbolic_edges.values()  # type: ignore[assignment]  # as in `_layers`
-    return {(int(i), int(j)): edge for (i, j), edge in zip(places, edges, strict=True)}
-
-
-class _Parts(NamedTuple):
-    """What the edges of a layer are made of: features, their factors (0 for removed edges), symbolic edges."""
-
-    basis: Tensor  # (batch, n_basis, in)
-    coefficients: Tensor  # (out, n_basis, in)
-    base: Tensor | None  # (batch, in)
-    base_weight: Tensor | None  # (out, in)
-    symbolic: dict[tuple[int, int], Tensor]  # (output, input) -> (batch,)
-
-
-def _walk(model: KANBase, x: Tensor) -> Iterator[_Parts]:
+def _walk(model: KANBase, x: Tensor) -> Iterator[LayerParts]:
     """Yield what the edges of each layer are made of."""
-    layers = _layers(model)
+    layers = layers_of(model)
     for layer in layers:
-        coefficients, base_weight = layer.masked_parameters()
-        base = None if base_weight is None else F.silu(x)
-        symbolic = {place: edge(x[:, place[1]]) for place, edge in _symbolic_edges(layer).items()}
-        parts = _Parts(layer.basis(x), coefficients, base, base_weight, symbolic)
+        parts = layer.parts(x)
         yield parts
         if layer is not layers[-1]:
-            x = _output(parts)
+            x = parts.output()
 
 
-def _output(parts: _Parts) -> Tensor:
-    """Return what the layer's ``forward`` returns, from the basis that is there already."""
-    basis, coefficients, base, base_weight, symbolic = parts
-    output = basis.flatten(1) @ coefficients.flatten(1).T
-    if base is not None and base_weight is not None:
-        output = torch.addmm(output, base, base_weight.T)
-    for (i, _), values in symbolic.items():
-        output = output.index_add(1, torch.tensor([i], device=output.device), values[:, None])
-    return output
-
-
-def _penalty(model: KANBase, x: Tensor, l1: float, entropy: float) -> tuple[Tensor, _Parts]:
+def _penalty(model: KANBase, x: Tensor, l1: float, entropy: float) -> tuple[Tensor, LayerParts]:
     """Return the penalty, and the last layer's parts for who wants the output too."""
     check_non_negative(l1, "l1")
     check_non_negative(entropy, "entropy")
@@ -254,7 +217,7 @@ def _penalty(model: KANBase, x: Tensor, l1: float, entropy: float) -> tuple[Tens
     return total, parts
 
 
-def _spreads(parts: _Parts, exact: bool = False) -> Tensor:
+def _spreads(parts: LayerParts, exact: bool = False) -> Tensor:
     """Return the standard deviation of every edge's values, (out, in).
 
     ``exact`` computes in float64 and takes what can be rounding noise for 0; not differentiable.
@@ -389,11 +352,13 @@ def _move_means(model: KANBase, x: Tensor, before: list[Tensor], after: list[Ten
         for place, values in parts.symbolic.items():
             mean[place] += values.mean()
         means.append(mean)
-    for layer, mean, gone, stays, score in zip(_layers(model), means, _lost(before, after), after, scores, strict=True):
+    for layer, mean, gone, stays, score in zip(
+        layers_of(model), means, _lost(before, after), after, scores, strict=True
+    ):
         lost = (mean * gone).sum(dim=1)
         for i in (stays.any(dim=1) & (lost != 0)).nonzero().flatten().tolist():
             j = int(score[i].where(stays[i], -1.0).argmax())
-            edge = _symbolic_edges(layer).get((i, j))
+            edge = layer.known_functions.get((i, j))
             if edge is not None:
                 edge.affine[3] += lost[i]
             else:

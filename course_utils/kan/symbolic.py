@@ -12,7 +12,7 @@ from course_utils._validation import check_in_range, check_non_negative
 from course_utils.kan.fitting import KANHistory, fit_lm
 from course_utils.kan.layer import KANLayer
 from course_utils.kan.library import FUNCTIONS, Function, SymbolicEdge, fit_function
-from course_utils.kan.network import KANBase
+from course_utils.kan.network import KANBase, layers_of
 
 __all__ = [
     "EdgeReport",
@@ -231,10 +231,6 @@ def auto_symbolic(
     return SymbolicReport(edges, history)
 
 
-def _layers(model: KANBase) -> list[KANLayer]:
-    return list(model.layers)  # type: ignore[arg-type]  # torch types the items of a ModuleList as Module
-
-
 def _check_x(model: KANBase, x: Tensor) -> None:
     if x.ndim != 2 or x.shape[1] != model.widths[0] or len(x) < 2:
         raise ValueError(f"x must have shape (batch, {model.widths[0]}) with batch >= 2, got {tuple(x.shape)}")
@@ -246,7 +242,7 @@ def _check_x(model: KANBase, x: Tensor) -> None:
 
 def _edge_layer(model: KANBase, layer: int, i: int, j: int) -> KANLayer:
     """Return the layer of an edge that has not been removed, or raise."""
-    layers = _layers(model)
+    layers = layers_of(model)
     if not 0 <= layer < len(layers):
         raise IndexError(f"layer must be in [0, {len(layers)}), got {layer}")
     chosen = layers[layer]
@@ -263,7 +259,7 @@ def _fits(model: KANBase, x: Tensor, library: Collection[Function] | None) -> di
     """Fit every function to every spline."""
     _check_x(model, x)
     found = {}
-    for number, (layer, inputs) in enumerate(zip(_layers(model), model.activations(x), strict=False)):
+    for number, (layer, inputs) in enumerate(zip(layers_of(model), model.activations(x), strict=False)):
         values = layer.edge_functions(inputs)
         for i, j in (layer.edge_mask != 0).nonzero().tolist():
             found[number, i, j] = _fit(inputs[:, j], values[:, i, j], (number, i, j), library)
@@ -279,7 +275,7 @@ def _replace(
         ranked = _ranked(suggestions, tolerance)
         edges.append(EdgeReport(number, i, j, tuple(ranked), ranked[0].r2 >= min_r2))
         if edges[-1].fixed:
-            _set(_layers(model)[number], i, j, ranked[0])
+            _set(layers_of(model)[number], i, j, ranked[0])
     return tuple(edges)
 
 

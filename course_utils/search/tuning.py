@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import math
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from course_utils._notebook import progress_bar
 from course_utils._validation import check_int, check_one_of, check_positive
 from course_utils.search import figures
 from course_utils.search.importance import importances
@@ -306,10 +306,7 @@ def _progress(queue: TrialQueue, *, shown: bool, polling: bool) -> Iterator[Call
     if not shown:
         yield lambda: None
         return
-    from tqdm import tqdm
-
-    # On stdout, as plain text: stderr looks like a failure in a notebook.
-    bar = tqdm(total=queue.n_trials, unit="trial", file=sys.stdout, leave=False, dynamic_ncols=True)
+    bar = progress_bar(queue.n_trials, "trial")
 
     def update() -> None:
         finished = queue.finished()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils import plotting
+from course_utils._notebook import progress_bar
 from course_utils._validation import check_int, check_non_negative
 from course_utils.training.checkpoints import write_checkpoint
 from course_utils.training.history import History, rises
@@ -294,12 +294,7 @@ class ProgressBar(Callback):
 
     def on_train_begin(self, state: TrainState) -> None:
         """Draw the empty bar."""
-        from tqdm import tqdm
-
-        # Plain text on stdout: a widget would not survive in a saved notebook, and stderr there looks like a failure.
-        self._bar = tqdm(
-            total=state.max_epochs, initial=state.epoch, unit="epoch", file=sys.stdout, leave=False, dynamic_ncols=True
-        )
+        self._bar = progress_bar(state.max_epochs, "epoch", initial=state.epoch)
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Advance by one epoch."""
