@@ -7,7 +7,7 @@ READY := .venv/.ready
 LAB_FLAGS := --port=$(PORT) $(if $(filter no,$(BROWSER)),--no-browser) $(if $(filter 0,$(shell id -u)),--allow-root)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --force-enable-socket -n 2 --dist loadfile
 
-.PHONY: lab test unit notebooks bench
+.PHONY: lab test unit notebooks bench colab browser site
 
 lab: $(READY)
 	$(RUN)/jupyter lab $(LAB_FLAGS) notebooks
@@ -26,6 +26,19 @@ notebooks: $(READY)
 
 bench: $(READY)
 	$(RUN)/pip install --quiet -c constraints.txt -e ".[bench]" && $(RUN)/python .ci/bench.py
+
+# The course in a venv with Colab's own versions (gigabytes: a torch with CUDA), installed as the notebooks do it.
+colab: $(READY)
+	$(RUN)/python .ci/colab.py $(LESSONS)
+
+# The lessons in JupyterLab and the site, opened by a headless Chromium; screenshots in build/browser.
+browser: site
+	$(RUN)/pip install --quiet -c constraints.txt -e ".[browser]"
+	$(RUN)/pytest -p no:xdist --force-enable-socket tests/browser
+
+# The reading site, in build/site/html.
+site: $(READY)
+	$(RUN)/pip install --quiet -c constraints.txt -e ".[site]" && $(RUN)/python docs/build.py
 
 # The mark is made last: an interrupted set-up has none, and is done again from an empty folder.
 $(READY): pyproject.toml constraints.txt
