@@ -64,7 +64,11 @@ class TrainState:
     stop_reason: str | None = None
 
     def stop(self, reason: str) -> None:
-        """End the training after the present step (in ``on_step_end``) or epoch; the reason goes to the history."""
+        """End the training after the present step (in ``on_step_end``) or epoch.
+
+        Args:
+            reason: a few words that say why, for ``history.stopped_by``.
+        """
         self.stop_reason = reason
 
 
@@ -316,8 +320,11 @@ class LiveLossPlot(Callback):
     Outside a notebook, lines of text with the metrics' extremes take the picture's place.
 
     Args:
-        every: epochs from one redraw to the next; the last epoch is always drawn.
+        every: epochs from one redraw to the next, at least 1; the last epoch is always drawn.
         metrics: names without prefix, a panel each; those that the run does not have are left out.
+
+    Raises:
+        TypeError, ValueError: ``every`` is not an integer of at least 1.
     """
 
     def __init__(self, *, every: int = 1, metrics: tuple[str, ...] = ("loss", "accuracy")) -> None:

@@ -18,7 +18,8 @@ class NonFiniteLossError(FloatingPointError):
 
     Attributes:
         history: of the epochs that were finished before.
-        epoch, step: where it happened, both from 1; the step counts within the epoch.
+        epoch: in which it happened, from 1.
+        step: at which optimizer step of that epoch, from 1.
         layer: the first module, in the order of computation, whose weights or output are not finite, by its name in
             ``model.named_modules()``; None if the inputs or the loss itself are to blame.
     """
