@@ -39,6 +39,7 @@ __all__ = [
     "solved_targets",
 ]
 
+#: The largest size of an executed notebook, in bytes.
 MAX_BYTES = 1_500_000
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -200,7 +201,7 @@ def normalize(notebook: Any) -> None:
     """Take everything out of an executed notebook, in place, that differs from one run to the next.
 
     Cell ids follow from the cells' content, memory addresses become ``0x…``, execution times go, and widget views
-    (they point to a state that ends with the kernel) give way to a sentence.
+    (they point to a state that ends with the kernel) give way to the picture beside them, or to a sentence.
     """
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata.pop("widgets", None)
@@ -306,7 +307,9 @@ def _normalize_output(output: Any, cell_id: str) -> None:
     if output.output_type == "stream":
         output["text"] = _ADDRESS.sub("0x…", output.text)
     data = output.get("data", {})
-    if data.pop(_WIDGET_VIEW, None) is not None:
+    if "image/png" in data and str(data.get("text/html", "")).startswith("<img "):
+        del data["text/html"]  # the same picture again, which live front ends need for its alternative text
+    if data.pop(_WIDGET_VIEW, None) is not None and "image/png" not in data:
         data["text/plain"] = _WIDGET_NOTE
     styler_ids: dict[str, str] = {}
     for mime, value in data.items():

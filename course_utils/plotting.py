@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,7 +37,8 @@ __all__ = [
     "use_theme",
 ]
 
-# Okabe & Ito's palette, ordered so that the first entries differ most in lightness too (grey print, colour blindness).
+#: Name → colour, Okabe & Ito's palette, ordered so that the first entries differ most in lightness too (grey print,
+#: colour blindness).
 COLORS: dict[str, str] = {
     "blue": "#0072B2",
     "orange": "#D55E00",
@@ -46,11 +49,15 @@ COLORS: dict[str, str] = {
     "grey": "#6B6B6B",
     "black": "#222222",
 }
+#: Name of the colour map for ordered values.
 SEQUENTIAL = "viridis"
+#: Name of the colour map for signed values; centre it on zero.
 DIVERGING = "RdBu_r"
 
-# The grammar of learning curves: training solid blue, validation dashed orange.
+# The grammar of learning curves.
+#: Keywords for ``Axes.plot`` of what was measured on training data, solid blue.
 TRAIN: dict[str, Any] = {"color": COLORS["blue"], "linestyle": "-"}
+#: Keywords for what was measured on validation data, dashed orange.
 VAL: dict[str, Any] = {"color": COLORS["orange"], "linestyle": "--"}
 
 # Variants get a colour and a marker, so that none is told from another by colour alone.
@@ -90,13 +97,24 @@ def use_theme() -> None:
 
 
 def style(index: int) -> dict[str, Any]:
-    """Return colour and marker of the ``index``-th variant in a comparison (from 0, at most 8 of them)."""
+    """Return colour and marker of a variant in a comparison, as keywords for ``Axes.plot``.
+
+    Args:
+        index: its number, from 0 to 7.
+
+    Raises:
+        TypeError, ValueError: ``index`` is not an integer of that range.
+    """
     check_int(index, "index", minimum=0, maximum=len(_MARKERS) - 1)
     return {"color": list(COLORS.values())[index], "marker": _MARKERS[index]}
 
 
 def sequence_colors(n: int) -> list[tuple[float, float, float, float]]:
-    """Return ``n`` RGBA colours from dark to light for ordered things (layers, learning rates, epochs)."""
+    """Return ``n`` RGBA colours from dark to light for ordered things (layers, learning rates, epochs).
+
+    Raises:
+        TypeError, ValueError: ``n`` is not an integer of at least 1.
+    """
     import matplotlib as mpl
 
     check_int(n, "n", minimum=1)
@@ -146,7 +164,10 @@ def show_png(image: bytes, alt: str, *, width: int | None = None) -> None:
         print(alt)
         return
     metadata: dict[str, object] = {"alt": alt} if width is None else {"alt": alt, "width": width}
-    data = {"image/png": image, "text/plain": f"Figure: {alt}"}
+    # JupyterLab writes no `alt` for a PNG, whatever its metadata say, but takes the HTML where there is one.
+    size = "" if width is None else f' width="{width}"'
+    tag = f'<img alt="{html.escape(alt)}"{size} src="data:image/png;base64,{base64.b64encode(image).decode()}">'
+    data = {"text/html": tag, "image/png": image, "text/plain": f"Figure: {alt}"}
     display(data, raw=True, metadata={"image/png": metadata})
 
 
@@ -164,7 +185,8 @@ def plain_log_axis(ax: Axes) -> None:
 def label_line_ends(ax: Axes, *, min_gap: float = 0.06, fontsize: float = 10.0) -> None:
     """Write each labelled line's label beside its last point, in its colour, instead of a legend.
 
-    Labels that would overlap are pushed apart.
+    Labels that would overlap are pushed apart. A light colour is darkened for its label until text in it has contrast
+    AA on white (4.5 : 1, WCAG 2.1).
 
     Args:
         ax: its lines with a label (not starting with ``_``) are labelled; call it after the limits are set.
@@ -190,11 +212,23 @@ def label_line_ends(ax: Axes, *, min_gap: float = 0.06, fontsize: float = 10.0) 
             xy=(x, y),
             xytext=(1.01, height),
             textcoords="axes fraction",
-            color=color,
+            color=_readable(color),
             va="center",
             fontsize=fontsize,
             annotation_clip=False,
         )
+
+
+def _readable(color: Any) -> tuple[float, ...]:
+    """Return the colour, darkened in linear light if its contrast with white is below 4.5 : 1."""
+    from matplotlib.colors import to_rgb
+
+    channels = np.asarray(to_rgb(color))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+    # (1 + 0.05) / (luminance + 0.05) is the contrast; a little more than 4.5, since the picture has only 256 levels.
+    linear *= min(1.0, (1.05 / 4.6 - 0.05) / max(luminance, 1e-12))
+    return tuple(np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055).tolist())
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
@@ -279,6 +313,12 @@ def small_multiples(
         log: a logarithmic y axis.
         ylim: limits of the y axis; values beyond are cut off.
         reference: height of a dotted line in every panel.
+
+    Returns:
+        The figure, for `show`.
+
+    Raises:
+        TypeError, ValueError: ``columns`` is not an integer of at least 1.
     """
     import matplotlib.pyplot as plt
 

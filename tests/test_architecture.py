@@ -19,6 +19,7 @@ LAYERS = {
     "plotting": 0,
     "_notebook": -1,  # and whoever shows things asks where
     "_targets": -1,
+    "_address": 0,  # the repository's address, in everything that carries it
     "_solutions": -1,  # what the build, the checks and the grading must agree on
     "_hooks": 0,  # what the monitors share
     "_idx": 0,  # the file formats and generators behind `datasets`
@@ -34,6 +35,7 @@ LAYERS = {
     "schedules": 1,
     "diagnosis": 1,
     "monitoring": 1,
+    "widgets": 1,
     "models": 2,
     "tabular": 2,
     "kan": 2,
@@ -62,7 +64,9 @@ INSIDE = {
     },
     "grading": {"repair": 0, "report": 0, "releasing": 1, "execution": 1, "scoring": 2, "batch": 3, "": 4},
     "training": {
-        "history": 0, "batches": 0, "checkpoints": 0, "nonfinite": 1, "callbacks": 1, "measuring": 1, "loop": 2, "": 3,
+        "history": 0, "batches": 0, "checkpoints": 0, "nonfinite": 1, "callbacks": 1, "measuring": 1, "tracked": 0,
+        "tracking": 2,
+        "loop": 2, "": 3,
     },
 }  # fmt: skip
 # Edges inside a layer that are meant.

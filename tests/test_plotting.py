@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from course_utils import plotting
 
@@ -66,9 +67,25 @@ def test_line_ends_are_labelled_in_the_lines_colour(ax: Axes) -> None:
     ax.plot([0, 1, 2], [0, 1.0, np.nan], color="#D55E00", label="two")
     ax.plot([0, 1], [0, 0.5], label="_hidden")
     plotting.label_line_ends(ax)
-    assert [(text.get_text(), text.get_color()) for text in ax.texts] == [("one", "#0072B2"), ("two", "#D55E00")]
+    assert [(text.get_text(), to_hex(text.get_color())) for text in ax.texts] == [
+        ("one", "#0072b2"),
+        ("two", "#c15500"),
+    ]
     gap = abs(ax.texts[0].xyann[1] - ax.texts[1].xyann[1])  # type: ignore[attr-defined]
     assert gap >= 0.06 - 1e-9
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_a_label_in_any_colour_has_contrast_aa_and_keeps_its_hue(channels: tuple[int, int, int]) -> None:
+    given = "#{:02x}{:02x}{:02x}".format(*channels)
+    red, green, blue = plotting._readable(given)
+    readable = to_hex((red, green, blue))
+    assert 1.05 / (relative_luminance(readable) + 0.05) >= 4.5
+    if 1.05 / (relative_luminance(given) + 0.05) >= 4.6:
+        assert readable == given
+    order = sorted(range(3), key=lambda i: channels[i])
+    darkened = [int(readable[i : i + 2], 16) for i in (1, 3, 5)]
+    assert darkened[order[0]] <= darkened[order[1]] <= darkened[order[2]]
 
 
 def test_seeds_are_drawn_as_mean_and_range(ax: Axes) -> None:
