@@ -8,12 +8,12 @@ import io
 import json
 import re
 import sys
-import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from course_utils._address import badge_row, bootstrap, find_changes, read_address
 from course_utils.build import (
     BuildError,
     Target,
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows ``course`` on the command line; ``sys.argv`` when ``None``.
 
     Returns:
-        0; 1 when a notebook failed or is stale, or a submission could not be graded; 2 when the command cannot be
-            carried out; 130 after Ctrl-C.
+        0; 1 when a notebook failed, is stale or names another address, or a submission could not be graded; 2 when the
+            command cannot be carried out; 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -80,14 +80,15 @@ def render_lesson(root: Path, name: str) -> str:
     """Return the lesson template, filled in for ``name`` and the repository of the clone at ``root``.
 
     Raises:
-        BuildError: the name does not fit.
+        BuildError: the name does not fit, or the clone does not say where its repository is.
     """
     if not _LESSON_NAME.fullmatch(name):
         raise BuildError(f"a lesson's name is two digits, then words, as in 09_my_topic; got {name!r}")
     template = resources.files("course_utils").joinpath("templates", "lesson.py.txt").read_text(encoding="utf-8")
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    number = str(int(name[:2]))
-    return template.replace("{{number}}", number).replace("{{repository}}", project["urls"]["Repository"])
+    address = read_address(root)
+    row = badge_row(address, f"notebooks/{name}.ipynb").replace("\n", "\n# ")
+    values = {"number": str(int(name[:2])), "badges": row, "bootstrap": bootstrap(address)}
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
 
 
 def collect_claims(notebooks: Sequence[Path]) -> list[dict[str, Any]]:
@@ -150,6 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("new", help="start a lesson from the template")
     command.add_argument("name", metavar="NAME", help="two digits and words, e.g. 09_my_topic")
     command.set_defaults(run=_run_new)
+
+    command = commands.add_parser("badges", help="write the repository's address wherever a notebook or page names it")
+    command.add_argument("--check", action="store_true", help="write nothing; name what differs, exit 1 if any")
+    command.set_defaults(run=_run_badges)
 
     command = commands.add_parser("claims", help="collect the claims of the executed notebooks in one table")
     command.add_argument("--format", choices=("md", "csv", "json"), default="md", help="default: md")
@@ -222,6 +227,18 @@ def _run_new(options: argparse.Namespace) -> int:
     path = new_lesson(root, options.name)
     print(f"wrote {path.relative_to(root).as_posix()}; execute it with: course build {options.name}")
     return 0
+
+
+def _run_badges(options: argparse.Namespace) -> int:
+    root = find_root()
+    changes = find_changes(root)
+    for path, text in changes.items():
+        if not options.check:
+            path.write_text(text, encoding="utf-8", newline="\n")
+        print(f"{'differs' if options.check else 'written'} {path.relative_to(root).as_posix()}", flush=True)
+    if not changes:
+        print(f"everything names {read_address(root).url}")
+    return 1 if options.check and changes else 0
 
 
 def _run_claims(options: argparse.Namespace) -> int:

@@ -39,7 +39,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def clone(tmp_path: Path) -> Path:
     """An empty clone: the project file and the folder of sources."""
     (tmp_path / "notebooks" / "source").mkdir(parents=True)
-    (tmp_path / "pyproject.toml").write_text('[project]\n[project.urls]\nRepository = "https://example.org/course"\n')
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\n[project.urls]\nRepository = "https://github.com/example/course"\n'
+    )
     return tmp_path
 
 

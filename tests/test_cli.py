@@ -25,7 +25,9 @@ from course_utils.cli import collect_claims, format_claims, main, new_lesson, re
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: a clone with a fresh lesson and a stale one."""
     (tmp_path / "notebooks" / "source").mkdir(parents=True)
-    (tmp_path / "pyproject.toml").write_text('[project]\n[project.urls]\nRepository = "https://example.org/course"\n')
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\n[project.urls]\nRepository = "https://github.com/ours/course"\n'
+    )
     for name in ("01_fresh", "02_stale"):
         (tmp_path / "notebooks" / "source" / f"{name}.py").write_text("# %%\n1\n")
     fresh = lesson_targets(tmp_path)[0]
@@ -98,6 +100,28 @@ def test_interrupt_is_reported_without_a_traceback(
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_badges_are_checked_written_and_then_all_right(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("01_fresh", "02_stale"):
+        path = clone / "notebooks" / "source" / f"{name}.py"
+        path.unlink()
+        path.write_text(render_lesson(clone, name), encoding="utf-8")
+    (clone / "notebooks" / "01_fresh.ipynb").unlink()
+    path.write_text(path.read_text(encoding="utf-8").replace("git+https://", "git+http://"), encoding="utf-8")
+
+    assert main(["badges", "--check"]) == 1
+    assert capsys.readouterr().out == "differs notebooks/source/02_stale.py\n"
+    assert main(["badges"]) == 0
+    assert capsys.readouterr().out == "written notebooks/source/02_stale.py\n"
+    assert main(["badges", "--check"]) == 0
+    assert capsys.readouterr().out == "everything names https://github.com/ours/course\n"
+
+
+def test_badges_name_the_notebook_that_has_no_place_for_them(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["badges"]) == 2
+    error = capsys.readouterr().err
+    assert error == "course: notebooks/source/01_fresh.py: there must be one line # <!-- badges -->, found 0\n"
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "x", "1.5"])
 def test_jobs_and_timeout_must_be_positive(clone: Path, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--jobs", "--timeout"):
@@ -120,7 +144,8 @@ def test_new_lesson_carries_the_number_the_repository_and_the_anatomy(clone: Pat
     text = new_lesson(clone, "09_my_topic").read_text(encoding="utf-8")
 
     assert "# # 9. " in text
-    assert 'package = "mlp-course-utils[lessons] @ git+https://example.org/course"' in text
+    assert 'package = "mlp-course-utils[lessons] @ git+https://github.com/ours/course"' in text
+    assert "https://colab.research.google.com/github/ours/course/blob/main/notebooks/09_my_topic.ipynb" in text
     assert "{{" not in text
     headings = ["You will be able to …", "Set-up", "Exercises", "Recap", "Pitfalls", "Errata of the decks", "Sources"]
     positions = [text.index(f"# ## {heading}\n") for heading in headings]

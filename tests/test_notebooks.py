@@ -20,7 +20,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from course_utils._solutions import verdicts
 from course_utils.build import MAX_BYTES, Target, find_flaws, homework_targets, is_stale, lesson_targets
 from course_utils.claims import MIME_TYPE
-from course_utils.cli import render_lesson
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = lesson_targets(ROOT)
@@ -163,28 +162,8 @@ def test_notebook_keeps_the_promise(lesson: Target, check: Callable[[Any], bool]
     assert check(read(lesson)), check.__doc__
 
 
-@each_lesson
-def test_source_carries_the_colab_bootstrap_word_for_word(lesson: Target) -> None:
-    assert bootstrap() in lesson.source.read_text(encoding="utf-8")
-
-
 def test_every_notebook_has_a_source() -> None:
     assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} <= {lesson.output.name for lesson in LESSONS}
-
-
-def bootstrap() -> str:
-    """The canonical text, as the template has it."""
-    template = render_lesson(ROOT, "00_any")
-    start = template.index("# In Colab this installs")
-    return template[start : template.index("\n\n# %%", start)]
-
-
-def test_bootstrap_installs_only_in_colab_and_only_when_the_package_is_missing() -> None:
-    text = bootstrap()
-
-    assert 'if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:' in text
-    assert 'package = "mlp-course-utils[lessons] @ git+https://' in text
-    exec(text, {})  # elsewhere it does nothing; in particular it needs no IPython
 
 
 # ------------------------------------------------------------------------------------------- the checks themselves
@@ -324,11 +303,6 @@ def test_graded_cells_have_points_and_belong_together(homework: Target) -> None:
     solutions = {mark["grade_id"].removesuffix("_solution") for mark in marks if not mark["grade"]}
     assert {mark["grade_id"].removesuffix("_test") for mark in tests} == solutions
     assert any(mark["solution"] and mark["grade"] for mark in marks), "a report that a person grades"
-
-
-@each_homework
-def test_homework_carries_the_colab_bootstrap_word_for_word(homework: Target) -> None:
-    assert bootstrap() in homework.source.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
