@@ -1,0 +1,1 @@
+"""Tests that open the notebooks and the site in a browser; run by `make browser`."""
