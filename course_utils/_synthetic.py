@@ -39,6 +39,9 @@ def make_xor(n_samples: int | None = None, *, noise_std: float = 0.0, seed: int 
 
     Returns:
         inputs (n, 2) float32 around the corners of the unit square; classes (n,) int64.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range.
     """
     n_samples = 4 if n_samples is None else check_int(n_samples, "n_samples", minimum=1)
     truth_table = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -60,6 +63,9 @@ def make_polynomial(
 
     Returns:
         inputs (n, 1) float32; targets (n, 1) float32.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range, or ``x_range`` is not two finite numbers in order.
 
     Source: deck 002, "Fitting Polynomial from Noisy Data". Differs: there ε is bounded, here it is Gaussian.
     """
@@ -94,6 +100,9 @@ def make_projectile(
 
     Returns:
         inputs (n, 2) float32, the columns v in m/s and h in m; targets (n, 1) float32, d in m.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range, or a range is not two finite numbers in order.
 
     Source: deck 002, "Synthetic Data Generation". Differs: the air.
     """
@@ -163,6 +172,9 @@ def make_two_moons(n_samples: int, *, noise_std: float = 0.1, seed: int = 0) -> 
     Returns:
         inputs (n, 2) float32; classes (n,) int64.
 
+    Raises:
+        TypeError, ValueError: ``n_samples`` is below 2, or the noise negative.
+
     Source: the curves of scikit-learn's ``make_moons``. Differs: NumPy's generator instead of the legacy state.
     """
     classes = _sorted_classes(n_samples, 2)
@@ -185,6 +197,9 @@ def make_circles(n_samples: int, *, factor: float = 0.5, noise_std: float = 0.05
 
     Returns:
         inputs (n, 2) float32; classes (n,) int64.
+
+    Raises:
+        TypeError, ValueError: ``n_samples`` is below 2, ``factor`` outside (0, 1), or the noise negative.
 
     Source: the curves of scikit-learn's ``make_circles``.
     """
@@ -210,6 +225,9 @@ def make_spirals(
 
     Returns:
         inputs (n, 2) float32; classes (n,) int64.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range, or there are fewer samples than arms.
     """
     n_arms = check_int(n_arms, "n_arms", minimum=2)
     n_turns = check_positive(n_turns, "n_turns")
@@ -230,6 +248,9 @@ def make_checkerboard(n_samples: int, *, n_cells: int = 4, seed: int = 0) -> Ten
 
     Returns:
         inputs (n, 2) float32, uniform in [0, 1)²; classes (n,) int64, 0 in the cell at the origin.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range.
     """
     n_samples = check_int(n_samples, "n_samples", minimum=1)
     n_cells = check_int(n_cells, "n_cells", minimum=2)

@@ -17,7 +17,7 @@ from course_utils._validation import check_one_of
 
 __all__ = ["MIME_TYPE", "Claim", "ClaimError", "claim"]
 
-# Under this type the notebook's output carries the claim for machines; `course claims` collects them.
+#: Under this type a notebook's output carries the claim for machines; ``course claims`` collects them.
 MIME_TYPE = "application/vnd.mlp-course.claim+json"
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -67,14 +67,14 @@ class Claim:
         return len(self.measured)
 
     def measured_text(self) -> str:
-        """The measurement in words: a number, or the range over the seeds (or folds, …)."""
+        """Return the measurement in words: a number, or the range over the seeds (or folds, …)."""
         low, high = min(self.measured), max(self.measured)
         numbers = _format(low) if low == high else f"{_format(low)} … {_format(high)}"
         over = f" over {self.seeds} {self.over}" if self.seeds > 1 else ""
         return f"{numbers}{self._unit()}{over}"
 
     def bound_text(self) -> str:
-        """The comparison in words, e.g. ``≥ 0.5``."""
+        """Return the comparison in words, e.g. ``≥ 0.5``."""
         return f"{_SIGNS.get(self.op, self.op)} {_format(self.bound)}{self._unit()}"
 
     def _unit(self) -> str:

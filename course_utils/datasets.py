@@ -52,6 +52,7 @@ __all__ = [
 
 TensorPair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
+#: Label → name of the garment.
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -173,6 +174,9 @@ class ImageData:
             standardize: subtract one mean and divide by one standard deviation, measured over all pixels of the
                 drawn training part alone; if false, inputs lie in [0, 1].
             seed: which training images are drawn, and in which order; a larger ``n_train`` extends the same draw.
+
+        Returns:
+            ``train, val, test``, each ``(inputs, targets)``; a part of 0 images has tensors of length 0.
 
         Raises:
             ValueError: a size exceeds what there is, or the training part has zero standard deviation.

@@ -134,7 +134,7 @@ class Diagnosis:
 
     @property
     def worst(self) -> LayerVerdict:
-        """The layer to look at first: the gravest verdict, within it the number farthest from its limit."""
+        """The layer to look at first, of the gravest verdict, and of those the one farthest from its limit."""
         gravest = min(self.layers, key=lambda layer: _VERDICTS.index(layer.verdict)).verdict
         candidates = [layer for layer in self.layers if layer.verdict == gravest]
         if gravest == "NaN" and self.first_nonfinite is not None:
@@ -216,9 +216,9 @@ class Diagnosis:
 def diagnose(model: nn.Module, batch: Sequence[Any], loss_fn: Callable[[Any, Any], Tensor]) -> Diagnosis:
     """Run one forward and backward pass on a batch, and judge every layer that it calls.
 
-    The number that tells vanishing from exploding is the *gradient reach* of a layer,
+    The number that tells vanishing from exploding is the *gradient reach* of a layer, ::
 
-        reach = ‖∂L/∂z‖ / ‖∂L/∂z_out‖ · RMS(x),
+        reach = ‖∂L/∂z‖ / ‖∂L/∂z_out‖ · RMS(x)
 
     with x what enters the layer, z what leaves it and z_out what leaves the last layer, over the whole batch. For a
     linear layer it is the size of one sample's weight gradient (which is ∂L/∂z xᵀ), per unit of error at the output

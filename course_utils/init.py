@@ -24,6 +24,7 @@ __all__ = [
     "xavier_std",
 ]
 
+#: Names of the schemes that `init_weights` knows.
 SCHEMES = (
     "xavier_uniform",
     "xavier_normal",
@@ -61,6 +62,9 @@ def gain(activation: str, *, negative_slope: float = 0.01) -> float:
         activation: ``identity``, ``sigmoid``, ``tanh``, ``relu``, ``leaky_relu``, … (the names of `models.MLP`).
         negative_slope: the slope of ``leaky_relu`` left of zero.
 
+    Raises:
+        TypeError, ValueError: an unknown name, or a slope that is no number of at least 0.
+
     Source: ``torch.nn.init.calculate_gain``. Differs: SELU has gain 1; ELU, GELU and SiLU are treated as ReLU.
     """
     if activation == "leaky_relu":
@@ -69,32 +73,65 @@ def gain(activation: str, *, negative_slope: float = 0.01) -> float:
 
 
 def xavier_std(fan_in: int, fan_out: int, gain: float = 1.0) -> float:
-    """Return Glorot's std, gain·√(2 / (fan_in + fan_out)). Source: Glorot & Bengio 2010, eq. 12."""
+    """Return Glorot's standard deviation, gain·√(2 / (fan_in + fan_out)).
+
+    Args:
+        fan_in: inputs of the layer, at least 1.
+        fan_out: its outputs, at least 1.
+        gain: factor for the activation that follows, see `gain`.
+
+    Raises:
+        TypeError, ValueError: a fan is not an integer of at least 1.
+
+    Source: Glorot & Bengio 2010, eq. 12.
+    """
     return gain * math.sqrt(2.0 / (_check_fan(fan_in, "fan_in") + _check_fan(fan_out, "fan_out")))
 
 
 def xavier_bound(fan_in: int, fan_out: int, gain: float = 1.0) -> float:
-    """Return the half-width of Glorot's uniform, gain·√(6 / (fan_in + fan_out)). Source: ibid., eq. 16."""
+    """Return the half-width of Glorot's uniform, gain·√(6 / (fan_in + fan_out)); see `xavier_std`.
+
+    Source: Glorot & Bengio 2010, eq. 16.
+    """
     return math.sqrt(3.0) * xavier_std(fan_in, fan_out, gain)
 
 
 def kaiming_std(fan_in: int, gain: float = math.sqrt(2.0)) -> float:
-    """Return He's std, gain/√fan_in; the default gain √2 is ReLU's. Source: He et al. 2015, eq. 10."""
+    """Return He's standard deviation, gain/√fan_in.
+
+    Args:
+        fan_in: inputs of the layer, at least 1.
+        gain: factor for the activation that follows, see `gain`; the default √2 is ReLU's.
+
+    Raises:
+        TypeError, ValueError: ``fan_in`` is not an integer of at least 1.
+
+    Source: He et al. 2015, eq. 10.
+    """
     return gain / math.sqrt(_check_fan(fan_in, "fan_in"))
 
 
 def kaiming_bound(fan_in: int, gain: float = math.sqrt(2.0)) -> float:
-    """Return the half-width of the uniform with He's std, √3·gain/√fan_in (√(6/fan_in) for ReLU)."""
+    """Return the half-width of the uniform with He's std, √3·gain/√fan_in (√(6/fan_in) for ReLU); see `kaiming_std`."""
     return math.sqrt(3.0) * kaiming_std(fan_in, gain)
 
 
 def lecun_std(fan_in: int) -> float:
-    """Return LeCun's std, 1/√fan_in. Source: LeCun et al. 1998, *Efficient BackProp*, eq. 16."""
+    """Return LeCun's standard deviation, 1/√fan_in.
+
+    Args:
+        fan_in: inputs of the layer, at least 1.
+
+    Raises:
+        TypeError, ValueError: ``fan_in`` is not an integer of at least 1.
+
+    Source: LeCun et al. 1998, *Efficient BackProp*, eq. 16.
+    """
     return kaiming_std(fan_in, gain=1.0)
 
 
 def lecun_bound(fan_in: int) -> float:
-    """Return the half-width of the uniform with LeCun's std, √(3/fan_in)."""
+    """Return the half-width of the uniform with LeCun's std, √(3/fan_in); see `lecun_std`."""
     return kaiming_bound(fan_in, gain=1.0)
 
 
@@ -117,6 +154,9 @@ def scheme_std(scheme: str, fan_in: int, fan_out: int, *, activation: str | None
         activation: the function that follows, for its `gain`. ``None`` keeps the paper's factor: √2 for He,
             1 for the others. LeCun's schemes and torch's default know no gain.
         std: for ``normal`` and ``uniform``, which know no formula.
+
+    Raises:
+        TypeError, ValueError: unknown scheme or activation, a fan below 1, or a negative ``std``.
     """
     check_one_of(scheme, "scheme", [known for known in SCHEMES if known != "constant"])
     family = scheme.split("_")[0]

@@ -14,6 +14,7 @@ from course_utils.init import init_weights
 
 __all__ = ["ACTIVATIONS", "MLP", "count_parameters"]
 
+#: Name → what makes the module, for the names that ``activation=`` takes, here and in `course_utils.tabular`.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
     "sigmoid": nn.Sigmoid,

@@ -171,7 +171,7 @@ class GradientMonitor(_Monitor):
     """Record the size of each layer's weight gradient during training.
 
     A layer is a module that owns a ``weight`` of at least two axes. Its gradient is read the moment a backward pass
-    has added to ``weight.grad``, so before any clipping and before the optimizer. No call is needed in the loop:
+    has added to ``weight.grad``, so before any clipping and before the optimizer. No call is needed in the loop::
 
         with GradientMonitor(model) as monitor:
             train(model)

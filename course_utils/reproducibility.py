@@ -42,6 +42,9 @@ def make_generator(seed: int, device: str | torch.device = "cpu") -> torch.Gener
     Args:
         seed: at least 0.
         device: where the generator draws.
+
+    Raises:
+        TypeError, ValueError: ``seed`` is not an integer of at least 0.
     """
     check_int(seed, "seed", minimum=0)
     return torch.Generator(device=device).manual_seed(seed)
@@ -68,6 +71,9 @@ def set_up(seed: int = 0, *, num_threads: int = 1) -> None:
     Args:
         seed: for `seed_everything`.
         num_threads: CPU threads of one torch operation, at least 1.
+
+    Raises:
+        TypeError, ValueError: an argument is not an integer of its range.
     """
     check_int(num_threads, "num_threads", minimum=1)
     seed_everything(seed)

@@ -170,8 +170,9 @@ class KANRegressor(_KAN, NetworkRegressor):
         verbose: whether to show a progress bar.
 
     Attributes:
-        module_: the trained `KANEnsemble`, in float64; each of ``module_.members`` is a `course_utils.kan.KAN` whose
-            inputs are the columns of ``preprocessor_`` and whose output is standardized as the target was.
+        module_: the trained networks, an ``nn.Module`` in float64; each of ``module_.members`` is a
+            `course_utils.kan.KAN` whose inputs are the columns of ``preprocessor_`` and whose output is standardized
+            as the target was.
         preprocessor_: the fitted transformer from columns to inputs; ``get_feature_names_out()`` names them.
         history_: the losses, epoch by epoch; a `course_utils.training.History`.
         n_iter_: number of epochs.

@@ -26,8 +26,12 @@ FloatArray = NDArray[np.float64]
 class FriedmanResult:
     """Whether models differ in their ranks over data sets.
 
-    ``chi2`` is Friedman's statistic, corrected for ties, with its ``chi2_p_value``; ``f`` is Iman and Davenport's with
-    ``p_value``, which is less conservative and to be preferred. ``ranks``: mean rank of each model, shape (models,).
+    Attributes:
+        chi2: Friedman's statistic, corrected for ties.
+        chi2_p_value: of that.
+        f: Iman and Davenport's statistic, less conservative and to be preferred.
+        p_value: of that.
+        ranks: (models,), each model's mean rank; 1 is the highest score.
     """
 
     chi2: float
@@ -91,9 +95,13 @@ def _check_scores(scores: ArrayLike) -> FloatArray:
 class CriticalDifference:
     """Mean ranks of models over data sets, and which of them are too close to tell apart.
 
-    ``ranks`` maps names to mean ranks, best first; two models differ if theirs do by at least ``cd``. ``groups`` are
-    the largest sets of at least two models that cannot be told apart; they may overlap. ``friedman`` tests whether
-    there is any difference at all; look at the groups only if it says so.
+    Attributes:
+        ranks: name → mean rank, best first.
+        cd: the critical difference: two models differ if their mean ranks do by at least this.
+        groups: the largest sets of at least two models that cannot be told apart; they may overlap.
+        friedman: whether there is any difference at all; look at the groups only if it says so.
+        alpha: probability of any false difference under the null hypothesis.
+        n_datasets: how many data sets the ranks are means over.
     """
 
     ranks: dict[str, float]
@@ -159,7 +167,14 @@ def critical_difference(
 def plot_critical_difference(result: CriticalDifference, ax: Axes | None = None) -> Axes:
     """Draw the critical-difference diagram: models on the axis of mean ranks, bars over those not told apart.
 
-    The best model is on the right. Without ``ax`` a new figure of fitting height is made. Source: Demšar 2006, fig. 1.
+    Args:
+        result: from `critical_difference`.
+        ax: where to draw; by default a new figure of fitting height.
+
+    Returns:
+        The Axes, the best model on the right.
+
+    Source: Demšar 2006, fig. 1.
     """
     import matplotlib.pyplot as plt
 

@@ -121,6 +121,11 @@ class Comparison:
         With a ``baseline`` chosen beforehand there are k − 1 comparisons. Without one the reference is the model with
         the best mean; because the scores themselves chose it, p-values are adjusted for all k(k − 1)/2 pairs.
 
+        Args:
+            dataset: its name, if there are several.
+            baseline: name of the reference model.
+            level: of confidence.
+
         Returns:
             The reference, the verdicts (best mean first), and the number of comparisons adjusted for; no verdict if
             there is a single split, or if the baseline failed or fewer than two models are complete.

@@ -27,9 +27,16 @@ _MAX_INDICES = 10_000_000
 
 @dataclass(frozen=True)
 class BootstrapInterval:
-    """The statistic of the data (``estimate``), and its bootstrap confidence interval from ``low`` to ``high``.
+    """A statistic of the data and its bootstrap confidence interval, all in the statistic's unit.
 
-    ``distribution`` holds the statistic of every resample, shape (n_resamples,); ``standard_error`` is its spread.
+    Attributes:
+        estimate: the statistic of the data themselves.
+        low: lower end of the interval.
+        high: its upper end.
+        standard_error: standard deviation of the statistic over the resamples.
+        level: of confidence.
+        method: ``"percentile"`` or ``"bca"``.
+        distribution: (n_resamples,), the statistic of every resample.
     """
 
     estimate: float
@@ -124,9 +131,16 @@ def _rows(data: Any) -> list[NDArray[Any]]:
 
 @dataclass(frozen=True)
 class TestResult:
-    """A mean difference, its confidence interval (``low`` to ``high``), and Student's test of whether it is 0.
+    """A mean difference, its confidence interval, and Student's test of whether it is 0.
 
-    ``t`` is the statistic with ``df`` degrees of freedom, ``p_value`` is two-sided.
+    Attributes:
+        mean: of the differences, in the score's unit.
+        low: lower end of the interval.
+        high: its upper end.
+        t: the statistic.
+        p_value: two-sided; NaN where the test is undefined.
+        df: degrees of freedom.
+        level: of confidence of the interval.
     """
 
     __test__: ClassVar[bool] = False  # pytest would collect it for its name

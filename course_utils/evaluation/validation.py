@@ -227,7 +227,8 @@ class DeepEnsemble(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         estimators_: the fitted members.
         classes_: of a classifier, sorted.
-        n_features_in_, feature_names_in_: as the members know them.
+        n_features_in_: number of columns, as the members know it.
+        feature_names_in_: their names, where the members know them.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from course_utils._notebook import notebook_display
 from course_utils._solutions import VERDICT_TYPE
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Progress", "Verdict", "WrongAnswerError", "progress", "require"]
+
+_E = TypeVar("_E", bound=Exception)
 
 _MARKS = {"right": "✔", "wrong": "✘", "todo": "◻"}
 # Contrast of at least 4.5 on the tint and on white.
@@ -93,15 +95,25 @@ class Verdict:
 def require(verdict: Verdict) -> None:
     """Show a verdict and raise unless it is right: the last line of a graded cell.
 
+    Args:
+        verdict: what a check returned.
+
     Raises:
         NotImplementedError: the stub has not been filled in.
         WrongAnswerError: the check did not accept the solution; the message is the check's.
     """
     verdict.show()
     if verdict.status == "todo":
-        raise NotImplementedError(f"{verdict.exercise}: not attempted yet")
+        raise _without_traceback(NotImplementedError(f"{verdict.exercise}: not attempted yet"))
     if not verdict:
-        raise WrongAnswerError(f"{verdict.exercise}: {verdict.message}")
+        raise _without_traceback(WrongAnswerError(f"{verdict.exercise}: {verdict.message}"))
+
+
+def _without_traceback(error: _E) -> _E:
+    """Let notebooks show the sentence alone: where in this package it was raised helps no student."""
+    # IPython asks every exception for this method.
+    error._render_traceback_ = lambda: [f"{type(error).__name__}: {error}"]  # type: ignore[attr-defined]
+    return error
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,9 @@ def progress(module: ModuleType) -> Progress:
     """Return where one stands with the exercises of a module such as ``homework.lesson_03``.
 
     An exercise whose check has not run in this session counts as not attempted.
+
+    Args:
+        module: one with ``EXERCISES``, the names of its exercises.
     """
     seen = {exercise: _latest[exercise].status for exercise in module.EXERCISES if exercise in _latest}
     return Progress({exercise: seen.get(exercise, "todo") for exercise in module.EXERCISES})

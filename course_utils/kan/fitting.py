@@ -123,9 +123,9 @@ def fit_lm(
 ) -> KANHistory:
     """Fit by Levenberg–Marquardt to the least mean squared error, in place.
 
-    Each step solves for all parameters at once (see `kan.levenberg_marquardt`): with a few hundred of them this takes
-    far fewer steps than gradients do, and less time; with many thousands it is out of reach. Removed edges stay so,
-    and the constants of known functions are fitted too. A step to where the loss is larger or not finite is never
+    Each step solves for all parameters at once (module ``kan.levenberg_marquardt``): with a few hundred of them this
+    takes far fewer steps than gradients do, and less time; with many thousands it is out of reach. Removed edges stay
+    so, and the constants of known functions are fitted too. A step to where the loss is larger or not finite is never
     taken. The best parameters are kept, as in `fit_lbfgs`.
 
     Args:

@@ -40,7 +40,11 @@ class LayerGrid:
 
 @dataclass
 class GridReport:
-    """What `update_grid` or `extend_grid` did, layer by layer."""
+    """What `update_grid` or `extend_grid` did.
+
+    Attributes:
+        layers: one `LayerGrid` a layer, next to the input first.
+    """
 
     layers: list[LayerGrid]
 

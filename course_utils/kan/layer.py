@@ -16,13 +16,21 @@ __all__ = ["KANLayer", "LayerParts"]
 
 
 class LayerParts(NamedTuple):
-    """What the edges of a layer are made of: features, their factors (0 for removed edges), known functions."""
+    """What the edges of a layer are made of: features, their factors (0 for removed edges), known functions.
 
-    basis: Tensor  # (batch, n_basis, in)
-    coefficients: Tensor  # (out, n_basis, in)
-    base: Tensor | None  # (batch, in)
-    base_weight: Tensor | None  # (out, in)
-    symbolic: dict[tuple[int, int], Tensor]  # (output, input) -> (batch,)
+    Attributes:
+        basis: (batch, n_basis, in_features), the splines at the inputs.
+        coefficients: (out_features, n_basis, in_features).
+        base: (batch, in_features), silu(x), or ``None``.
+        base_weight: (out_features, in_features), or ``None``.
+        symbolic: by (output, input), the values of the known functions, (batch,).
+    """
+
+    basis: Tensor
+    coefficients: Tensor
+    base: Tensor | None
+    base_weight: Tensor | None
+    symbolic: dict[tuple[int, int], Tensor]
 
     def output(self) -> Tensor:
         """Return the sum over the inputs, (batch, out)."""
@@ -61,8 +69,8 @@ class KANLayer(nn.Module):
         grid_low: (in_features,), buffer, where each input's grid begins.
         grid_step: (in_features,), buffer, the length of one interval.
         edge_mask: (out_features, in_features), buffer, 0 where an edge has no spline and no base, else 1.
-        symbolic_edges: by ``"i,j"``, the edges from input j to output i that are a known function (see
-            `kan.symbolic`); each maps (batch,) to (batch,). Their ``edge_mask`` is 0.
+        symbolic_edges: by ``"i,j"``, the edges from input j to output i that are a known function, as
+            `KAN.fix_symbolic` makes them; each maps (batch,) to (batch,). Their ``edge_mask`` is 0.
 
     Raises:
         TypeError, ValueError: an argument outside what is said above; the message shows its value.
@@ -125,7 +133,7 @@ class KANLayer(nn.Module):
 
     @property
     def active_edges(self) -> Tensor:
-        """Which edges are more than zero, as splines or as known functions: (out_features, in_features), boolean."""
+        """Which edges are more than zero, splines or known functions, (out_features, in_features), boolean."""
         active = self.edge_mask != 0
         for i, j in self.known_functions:
             active[i, j] = True

@@ -19,20 +19,7 @@ __all__ = ["KANBase", "layers_of"]
 class KANBase(nn.Module):
     """Layers of edge functions with the given widths; `kan.KAN` adds what is done with a network.
 
-    Input (batch, widths[0]), output (batch, widths[-1]). There is no activation between the layers: the edges are the
-    nonlinearity.
-
-    Args:
-        widths: of the input, the hidden layers and the output; at least two, each at least 1.
-        grid_size: intervals of every grid, or one number a layer.
-        degree: of the splines.
-        base: see `KANLayer`.
-        grid_range: where all grids begin and end at first.
-        generator: draws the initial weights; ``None`` is torch's global stream.
-        dtype: of the parameters; by default torch's.
-
-    Raises:
-        TypeError, ValueError: as `KANLayer`, or there are fewer than two widths, or not one grid size a layer.
+    Shapes, arguments and errors are those of `kan.KAN`, which is what users build.
     """
 
     def __init__(
@@ -69,13 +56,21 @@ class KANBase(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (batch, widths[-1]) for ``x`` of shape (batch, widths[0])."""
+        """Return (batch, widths[-1]) for ``x`` of shape (batch, widths[0]).
+
+        Raises:
+            ValueError: ``x`` has another width.
+        """
         for layer in self.layers:
             x = layer(x)
         return x
 
     def activations(self, x: Tensor) -> list[Tensor]:
-        """Return the values at all nodes, layer by layer, the input first and the output last."""
+        """Return the values at all nodes, (batch, width) for each of ``widths``, the input ``x`` first.
+
+        Raises:
+            ValueError: ``x`` is not of shape (batch, widths[0]).
+        """
         values = [x]
         for layer in self.layers:
             values.append(layer(values[-1]))

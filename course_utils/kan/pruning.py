@@ -55,6 +55,12 @@ def output_and_penalty(model: KANBase, x: Tensor, *, l1: float = 1.0, entropy: f
 
     The two apart pass through the network twice.
 
+    Args:
+        model: the network.
+        x: (batch, widths[0]).
+        l1: see `sparsity_penalty`.
+        entropy: see `sparsity_penalty`.
+
     Returns:
         The output, (batch, widths[-1]), and a scalar.
 
@@ -94,6 +100,10 @@ def edge_importance(model: KANBase, x: Tensor) -> list[Tensor]:
 @torch.no_grad()
 def node_importance(model: KANBase, x: Tensor) -> list[Tensor]:
     """Return the score of every node, the inputs first and the outputs (all 1) last; see `edge_importance`.
+
+    Args:
+        model: the network.
+        x: (batch, widths[0]), at least two rows, finite.
 
     Returns:
         One tensor of shape (width,) for each entry of ``model.widths``. The first one ranks the inputs.

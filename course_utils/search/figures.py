@@ -36,6 +36,9 @@ def natural_units(scores: ArrayLike, scoring: str) -> tuple[NDArray[np.float64],
     Args:
         scores: any shape, in scikit-learn's sign.
         scoring: the scorer's name.
+
+    Returns:
+        The scores in their natural sign, of the same shape; and a label such as ``"RMSE (lower is better)"``.
     """
     values = np.asarray(scores, dtype=float)
     name = _SHORT.get(scoring, scoring.removeprefix("neg_").replace("_", " "))
@@ -81,7 +84,7 @@ def plot_importance(shares: Mapping[str, float], *, n_trials: int, ax: Axes | No
     """Draw the hyperparameters' shares of the score's variance as bars, and what is left for interactions.
 
     Args:
-        shares: hyperparameter → share in [0, 1], see `course_utils.search.importance.importances`.
+        shares: hyperparameter → share in [0, 1], see `course_utils.search.importances`.
         n_trials: on which they rest, for the title.
         ax: where to draw; by default a new figure.
     """

@@ -75,7 +75,7 @@ class TuningResult:
         return importances(self._params(complete), complete["score"], self.space, seed=seed)
 
     def plot_importance(self, *, seed: int = 0, ax: Axes | None = None) -> Axes:
-        """Draw `importance` as bars; read the caveats in `course_utils.search.importance.importances` first."""
+        """Draw `importance` as bars; read the caveats in `importances` first."""
         n_trials = int((self.trials["state"] == "complete").sum())
         return figures.plot_importance(self.importance(seed=seed), n_trials=n_trials, ax=ax)
 
@@ -138,8 +138,8 @@ def tune(
         scoring: a scikit-learn scorer's name, or a callable (estimator, X, y) → float, greater is better; ``None`` is
             the estimator's own ``score``.
         sampler: ``"tpe"`` (10 random trials, then a model of good and bad regions), ``"random"``, or ``"grid"`` (the
-            largest even grid of at most ``n_trials`` cells, see `grid_axes`, in random order).
-        prune: whether to stop trials after a fold by the median rule (`median_pruner`).
+            largest even grid of at most ``n_trials`` cells, in random order).
+        prune: whether to stop a trial after a fold when its mean so far is below the median of the others'.
         storage: where to keep the trials: a path that ends in ``.journal`` or ``.log``, or an SQLAlchemy URL such as
             ``"sqlite:///study.db"``. ``None``: in memory.
         study_name: of the study in the storage; by default made of the call, so that another search gets another name.

@@ -21,9 +21,9 @@ class EnsembleLinear(nn.Module):
     Input (n_members, batch, in_features), output (n_members, batch, out_features).
 
     Args:
-        n_members: number of layers.
-        in_features: width of the input.
-        out_features: width of the output.
+        n_members: number of layers, at least 1.
+        in_features: width of the input, at least 1.
+        out_features: width of the output, at least 1.
         generator: draws the weights like ``nn.Linear``'s, each member its own; ``None`` is torch's global stream.
 
     Attributes:

@@ -19,7 +19,8 @@ class TabularMLP(nn.Module):
     """A multilayer perceptron on encoded columns: per hidden layer Linear → activation → dropout, then Linear.
 
     Input (batch, n_numeric + n_categorical), floating-point, numeric columns first, then categories as the codes
-    0, 1, …; output (batch, out_features), without a last activation. `ColumnEncoder` says how columns are encoded.
+    0, 1, …; output (batch, out_features), without a last activation. Categories become one-hot, code 0 (unknown) all
+    zeros; numbers stay as they are, or with ``bins`` become their piecewise-linear code.
 
     Args:
         n_numeric: how many columns, the first ones, are numeric; at least 0.
@@ -90,7 +91,7 @@ class TabularResNet(nn.Module):
     reaches every block undiminished.
 
     Input (batch, n_numeric + n_categorical), floating-point, numeric columns first, then categories as the codes
-    0, 1, …; output (batch, out_features), without a last activation. `ColumnEncoder` says how columns are encoded.
+    0, 1, …; output (batch, out_features), without a last activation. Columns are encoded as by `TabularMLP`.
 
     Args:
         n_numeric: how many columns, the first ones, are numeric; at least 0.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,27 @@ def test_require_raises_the_sentence_for_a_wrong_answer(capsys: pytest.CaptureFi
     with pytest.raises(NotImplementedError, match="not attempted yet"):
         require(check_variance(...))
     assert "✘ 0.1 Variance" in capsys.readouterr().out
+
+
+def test_a_notebook_shows_the_sentence_without_a_traceback_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shown: list[str] = []
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setattr(
+        InteractiveShell, "_showtraceback", lambda _, kind, error, lines: shown.append("\n".join(lines))
+    )
+    shell = InteractiveShell.instance()
+    try:
+        for answer in ("lambda x: x.var(axis=1)", "..."):
+            shell.user_ns.update(require=require, check=check_variance)
+            shell.run_cell(f"require(check({answer}))", store_history=False, silent=True)
+    finally:
+        InteractiveShell.clear_instance()
+    assert [text.partition(":")[0] for text in shown] == ["WrongAnswerError", "NotImplementedError"]
+    assert not any("_verdict.py" in text or "Traceback" in text for text in shown)
 
 
 def test_verdict_shows_text_and_html_and_escapes_what_students_write() -> None:
