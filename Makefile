@@ -33,12 +33,11 @@ colab: $(READY)
 
 # The lessons in JupyterLab and the site, opened by a headless Chromium; screenshots in build/browser.
 browser: site
-	$(RUN)/pip install --quiet -c constraints.txt -e ".[browser]"
 	$(RUN)/pytest -p no:xdist --force-enable-socket tests/browser
 
 # The reading site, in build/site/html.
 site: $(READY)
-	$(RUN)/pip install --quiet -c constraints.txt -e ".[site]" && $(RUN)/python docs/build.py
+	$(RUN)/python docs/build.py
 
 # The mark is made last: an interrupted set-up has none, and is done again from an empty folder.
 $(READY): pyproject.toml constraints.txt

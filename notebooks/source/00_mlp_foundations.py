@@ -14,6 +14,10 @@
 # # 00. What can a network learn that a single neuron cannot?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/00_mlp_foundations.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/00_mlp_foundations.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/00_mlp_foundations.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/00_mlp_foundations.ipynb)
 #
 # One artificial neuron draws one straight line. In 1969 a book proved that this is not even enough for "exactly one of
 # two switches is on", and much of the field went to sleep. The cure fits in a sentence: put neurons *behind* each other,
@@ -39,17 +43,20 @@
 # is opened once.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
     get_ipython().run_line_magic("pip", f"install -q '{package}'")
 
 # %%
+import functools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -57,6 +64,7 @@ import sympy
 import torch
 from sklearn.linear_model import Perceptron
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
@@ -65,7 +73,8 @@ from course_utils.claims import claim
 from course_utils.models import MLP, count_parameters
 from course_utils.plotting import label_line_ends, plot_seeds, show, style
 from course_utils.reproducibility import make_generator, set_up
-from course_utils.training import evaluate, fit
+from course_utils.training import LiveLossPlot, evaluate, fit
+from course_utils.widgets import canvas, explorer, play
 
 set_up(seed=0)
 plotting.use_theme()
@@ -208,6 +217,7 @@ axes[3].set(yscale="log", xlabel="epoch", ylabel="loss above the minimum", title
 label_line_ends(axes[3])
 show(
     fig,
+    dpi=85,
     alt="Paths on a round loss surface during three epochs. Batch makes 3 steps and is far from the centre; minibatch "
     "makes 33 and arrives; on-line makes 1518 and wanders around the centre in a tangle. Far right: the excess loss of "
     "on-line falls at once and stays between 0.1 and 30; minibatch falls to 0.01; batch falls on a straight line to 0.001.",
@@ -271,6 +281,7 @@ for ax, (name, x, w_range, b_range) in zip(axes, cases, strict=True):
     ax.set(title=f"{name}: 1% is left after step {steps_needed[-1]:,}")
 show(
     fig,
+    dpi=85,
     alt="Left, raw rooms: the contours are nearly parallel lines, a long narrow valley. The path jumps to its floor in one "
     "step and then creeps along it; markers at steps 1000, 2000, 4000, 8000. Right, standardized: circles, one step to the centre.",
 )
@@ -395,9 +406,12 @@ for (name, width), (op, bound) in bounds.items():
 # %%
 def draw_regions(ax, predict, inputs, classes, low, high):
     """Colour the square by `predict`, a function from (n, 2) points to (n,) values whose sign is the class."""
-    ticks = torch.linspace(low, high, 120)
-    values = torch.tanh(predict(torch.cartesian_prod(ticks, ticks)).detach()).reshape(120, 120).T
-    ax.contourf(ticks, ticks, values, levels=np.linspace(-1, 1, 21), cmap=plotting.DIVERGING, vmin=-1.6, vmax=1.6)
+    ticks = torch.linspace(low, high, 150)
+    values = torch.tanh(predict(torch.cartesian_prod(ticks, ticks)).detach()).reshape(150, 150).T
+    area = {"extent": (low, high, low, high), "origin": "lower", "interpolation": "nearest"}
+    ax.imshow(
+        values.mul(8).round().div(8), **area, cmap=plotting.DIVERGING, vmin=-1.6, vmax=1.6
+    )  # in steps: a small file
     for label in (0, 1):
         ax.plot(*inputs[classes == label].T, linestyle="", markeredgecolor="white", **style(label))
     ax.set(xticks=[], yticks=[], aspect="equal", xlim=(low, high), ylim=(low, high))
@@ -427,46 +441,64 @@ claim("XOR: share of failed seeds with a dead ReLU", dead[~found].double().mean(
 #
 # ### Playground
 #
-# Four data sets, one hidden layer, 300 steps of Adam. Find the smallest network for each. Where widgets don't run,
-# the table of pictures holds the answers.
+# Four data sets, one hidden layer, 300 steps of Adam. Find the smallest network for each. Change a setting, and the
+# network trains before your eyes from its first weights on; the slider takes you back to any step. Where widgets don't
+# run, the table of pictures holds the answers.
 
 # %%
 POINTS = {"xor": datasets.make_xor(200, noise_std=0.15), "moons": datasets.make_two_moons(200)}
 POINTS |= {"circles": datasets.make_circles(200), "spirals": datasets.make_spirals(300)}
 
 
-def play(ax, data, activation, hidden_units, seed=0):
-    """Train on one data set, draw the decision regions, and return the training accuracy."""
+@functools.lru_cache(maxsize=8)
+def begin(data, activation, hidden_units, seed):
+    """A network at its first weights, its optimizer, its points, and a list for the weights after each five steps."""
     inputs, classes = (POINTS[data][0] - POINTS[data][0].mean(0)) / POINTS[data][0].std(0), POINTS[data][1]
     model = MLP(2, [hidden_units], 2, activation=activation, init="xavier_uniform", generator=make_generator(seed))
-    options = {"loss_fn": F.cross_entropy, "optimizer": torch.optim.Adam(model.parameters(), lr=0.03)}
-    fit(model, (inputs, classes), **options, batch_size=len(classes), max_epochs=300, seed=seed)
-    draw_regions(ax, lambda x: model(x).diff(dim=1).squeeze(), inputs, classes, -2.4, 2.4)
-    accuracy = (model(inputs).argmax(dim=1) == classes).double().mean().item()
+    return model, torch.optim.Adam(model.parameters(), lr=0.03), inputs, classes, []
+
+
+def weights_after(steps, run):
+    """Train on from where this run stands, if it has not come that far yet."""
+    model, adam, inputs, classes, kept = run
+    while len(kept) <= steps // 5:
+        kept.append({name: weight.detach().clone() for name, weight in model.named_parameters()})
+        for _ in range(5):
+            adam.zero_grad()
+            F.cross_entropy(model(inputs), classes).backward()
+            adam.step()
+    return kept[steps // 5]
+
+
+# %%
+def draw_network(ax, data, activation, hidden_units, seed=0, steps=300):
+    """Draw the decision regions after so many steps, and return the training accuracy."""
+    model, _, inputs, classes, _ = run = begin(data, activation, hidden_units, seed)
+    predict = functools.partial(functional_call, model, weights_after(steps, run))
+    draw_regions(ax, lambda x: predict(x).diff(dim=1).squeeze(), inputs, classes, -2.4, 2.4)
+    accuracy = (predict(inputs).argmax(dim=1) == classes).double().mean().item()
     ax.set_title(f"{hidden_units} {activation}: {accuracy:.0%}", fontsize=10)
     return accuracy
 
 
-def explore(data="circles", activation="relu", hidden_units=3, seed=0):
-    """One setting of the playground."""
-    fig, ax = plt.subplots(figsize=(3.6, 3.6))
-    accuracy = play(ax, data, activation, hidden_units, seed)
-    show(fig, alt=f"Regions on {data}: {hidden_units} {activation} units, seed {seed}, accuracy {accuracy:.0%}.")
+def explore(data="circles", activation="relu", hidden_units=3, seed=0, steps=300):
+    """One setting of the playground at one step."""
+    fig, ax = canvas(3.8, 4.1, left=0.1, right=0.1, bottom=0.1)
+    accuracy = draw_network(ax, data, activation, hidden_units, seed, steps)
+    ax.set_title(f"step {steps}: {accuracy:.0%}")
+    network = f"{hidden_units} {activation} units, seed {seed}"
+    show(fig, alt=f"Regions on {data} after {steps} steps of {network}: accuracy {accuracy:.0%}.")
 
 
-try:
-    from ipywidgets import interact
-
-    interact(explore, data=list(POINTS), activation=["identity", "tanh", "relu"], hidden_units=(1, 16), seed=(0, 20))
-except ImportError:
-    explore()
+controls = {"data": list(POINTS), "activation": ["identity", "tanh", "relu"], "hidden_units": (1, 16), "seed": (0, 20)}
+explorer(explore, **controls, steps=play(300, step=5))
 
 # %%
 NETWORKS = [("identity", 16), ("relu", 2), ("relu", 3), ("relu", 4), ("relu", 16), ("tanh", 16)]
 (fig, axes), reached = plt.subplots(4, 6, figsize=(10, 7.2)), {}
 for (row, column), ax in np.ndenumerate(axes):
     data, (activation, width) = list(POINTS)[row], NETWORKS[column]
-    reached[data, column] = play(ax, data, activation, width)
+    reached[data, column] = draw_network(ax, data, activation, width)
     ax.set_ylabel("" if column else data)
 show(fig, dpi=80, alt="Decision regions, four data sets by six networks: lines at first, curved shapes at 16 units.")
 claim("ReLU adds accuracy on circles", reached["circles", 4] - reached["circles", 0], ">", 0.25, source="deck 003")
@@ -819,7 +851,6 @@ class Clothes(Dataset):
         return (pixels - self.mean) / self.std, int(self.labels[index])
 
 
-# %%
 images, labels = clothes.train_images, clothes.train_labels
 scale = images[:8000].mean() / 255, images[:8000].std() / 255
 train_loader = DataLoader(Clothes(images[:8000], labels[:8000], *scale), batch_size=64, shuffle=True)
@@ -827,11 +858,13 @@ val_loader = DataLoader(Clothes(images[8000:], labels[8000:], *scale), batch_siz
 torch.testing.assert_close(torch.cat([batch for batch, _ in val_loader]), val_set[0])
 model = MLP(784, [32], 10, init="kaiming_normal", generator=make_generator(0))
 sgd = torch.optim.SGD(model.parameters(), lr=0.1)
-fit(model, train_loader, val=val_loader, loss_fn=F.cross_entropy, optimizer=sgd, max_epochs=2, seed=0)
+options = {"loss_fn": F.cross_entropy, "optimizer": sgd, "callbacks": [LiveLossPlot()]}
+fit(model, train_loader, val=val_loader, **options, max_epochs=5, seed=0)
 
 # %% [markdown]
-# The same numbers as the ready-made tensors, and `fit` takes both. Data that fit into memory train faster as tensors,
-# because a loader fetches examples one by one; its strength is data that do *not* fit, or that change on the fly.
+# The curves are redrawn while the network trains; you see the last state. The images are the same numbers as the
+# ready-made tensors, and `fit` takes both. Data that fit into memory train faster as tensors, because a loader fetches
+# examples one by one; its strength is data that do *not* fit, or that change on the fly.
 #
 # ### Why the test set is opened once
 #

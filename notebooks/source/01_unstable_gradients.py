@@ -14,6 +14,10 @@
 # # 01. Why did deep networks refuse to learn?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/01_unstable_gradients.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/01_unstable_gradients.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/01_unstable_gradients.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/01_unstable_gradients.ipynb)
 #
 # Until about 2006, whoever stacked more than three or four fully connected layers soon gave up: the loss was a flat line.
 # The code had no bug, the data were fine, and a network with one hidden layer learned the same task at once. In this
@@ -38,11 +42,12 @@
 # run over the same three seeds, which fix both the initial weights and the order of the batches.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
@@ -66,6 +71,7 @@ from course_utils.monitoring import GradientMonitor, dead_fraction, diagnose, sa
 from course_utils.plotting import label_line_ends, plot_seeds, sequence_colors, show, style
 from course_utils.reproducibility import make_generator, set_up
 from course_utils.training import LiveLossPlot, NonFiniteLossError, fit
+from course_utils.widgets import canvas, explorer
 
 set_up(seed=0)
 plotting.use_theme()
@@ -269,22 +275,17 @@ def scaled_mlp(activation, depth, scale):
 
 def explore(activation="sigmoid", depth=10, scale=1.0):
     """Draw the gradient profile for one setting of the knobs."""
-    fig, ax = plt.subplots(figsize=(7, 2.8))
+    fig, ax = canvas(7, 2.8, left=1)
     profile = gradient_profile(scaled_mlp(activation, depth, scale))
-    plotting.plot_depth_profile(ax, {activation: profile}, ylabel="gradient norm")
-    ax.set(ylim=(1e-12, 1e6), title=f"{depth} layers of {activation}, weight scale {scale}")
-    show(fig, alt=f"Gradient norm per layer for {depth} layers of {activation} at weight scale {scale}.")
+    ax.semilogy(range(1, depth + 2), np.maximum(profile, 1e-30), **style(0))
+    ax.set(xlabel="layer (1 is next to the input)", ylabel="gradient norm", ylim=(1e-12, 1e6), xlim=(0, depth + 2))
+    ax.set_title(f"{depth} layers of {activation}, weight scale {scale:.1f}")
+    ax.set_yticks([1e-12, 1e-6, 1, 1e6], ["1e−12", "1e−6", "1", "1e6"])
+    ax.minorticks_off()  # few marks, plainly written: the picture is drawn with every move
+    show(fig, alt=f"Gradient norm per layer for {depth} layers of {activation} at weight scale {scale:.1f}.")
 
 
-# %%
-try:
-    import ipywidgets as widgets
-
-    depth_slider = widgets.IntSlider(10, 1, 30, continuous_update=False)
-    scale_slider = widgets.FloatSlider(value=1.0, min=0.2, max=8.0, step=0.1, continuous_update=False)
-    widgets.interact(explore, activation=["sigmoid", "tanh", "relu"], depth=depth_slider, scale=scale_slider)
-except ImportError:
-    explore()
+explorer(explore, activation=["sigmoid", "tanh", "relu"], depth=(1, 30), scale=(0.2, 8.0, 0.1))
 
 # %%
 depths, scales = [2, 5, 10, 20, 30], [0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0]
@@ -326,7 +327,7 @@ monitors = {}
 for name in ("sigmoid, torch default", "ReLU, He"):
     model = make_mlp(seed=0, **RECIPES[name])
     with GradientMonitor(model) as monitors[name]:
-        train(model, seed=0, callbacks=[LiveLossPlot(every=5)] if name == "ReLU, He" else [])
+        train(model, seed=0, callbacks=[LiveLossPlot()] if name == "ReLU, He" else [])
 
 # %% [markdown]
 # The live plot redraws while training runs; here you see its last state, for ReLU. The monitor has meanwhile recorded

@@ -14,6 +14,10 @@
 # # 02. How large should random weights be?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/02_initialization.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/02_initialization.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/02_initialization.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/02_initialization.ipynb)
 #
 # Before the first step a network is a pile of random numbers. How large these numbers are decides whether thirty layers
 # learn or stand still, and the right size can be computed on half a page. In this lesson you derive it, test every line
@@ -39,11 +43,12 @@
 # whose loss leaves the range of numbers counts as chance, 0.1.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
@@ -66,7 +71,8 @@ from course_utils.init import init_weights
 from course_utils.models import MLP
 from course_utils.plotting import label_line_ends, plot_seeds, sequence_colors, show, style
 from course_utils.reproducibility import make_generator, set_up
-from course_utils.training import fit
+from course_utils.training import LiveLossPlot, fit
+from course_utils.widgets import canvas, explorer
 
 set_up(seed=0)
 plotting.use_theme()
@@ -81,11 +87,11 @@ def make_mlp(seed, depth, activation, scheme, *, norm=None, **options):
     return init_weights(model, scheme, generator=make_generator(seed), **options)
 
 
-def accuracy(model, seed, *, optimizer=None, max_epochs=2):
+def accuracy(model, seed, *, optimizer=None, max_epochs=2, callbacks=()):
     """Validation accuracy after training, by SGD at 0.2 unless told otherwise; NaN counts as chance, 0.1."""
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.2)
     options = {"loss_fn": F.cross_entropy, "optimizer": optimizer, "val": val_set, "on_nonfinite": "stop"}
-    history = fit(model, train_set, max_epochs=max_epochs, batch_size=128, seed=seed, **options)
+    history = fit(model, train_set, max_epochs=max_epochs, batch_size=128, seed=seed, callbacks=callbacks, **options)
     return history["val_accuracy"][-1] if history.stopped_by == "max_epochs" else 0.1
 
 
@@ -405,21 +411,15 @@ def draw_histograms(ax, activation, scheme, depth=30):
 # %%
 def explore(activation="relu", scheme="He normal", depth=30):
     """Draw the histograms for one setting of the knobs."""
-    fig, ax = plt.subplots(figsize=(7, 2.8))
+    fig, ax = canvas(7, 2.8)
     draw_histograms(ax, activation, scheme, depth)
-    ax.legend(loc="upper left", fontsize=9)
-    ax.set(xlabel="size of z [log10]", ylabel="share [%]", title=f"{depth} layers of {activation}, {scheme}")
+    ax.set(xlabel="size of z [log10], five layers from first (dark) to last (light)", ylabel="share [%]")
+    ax.set(title=f"{depth} layers of {activation}, {scheme}")
+    ax.locator_params(axis="y", nbins=3)  # little text: the picture is drawn with every move
     show(fig, alt=f"Histograms of the size of z in up to five of {depth} layers of {activation} with {scheme}.")
 
 
-# %%
-try:
-    import ipywidgets as widgets
-
-    depth_slider = widgets.IntSlider(30, 1, 50, continuous_update=False)
-    widgets.interact(explore, activation=list(COLUMNS), scheme=list(SCHEMES), depth=depth_slider)
-except ImportError:
-    explore()
+explorer(explore, activation=list(COLUMNS), scheme=list(SCHEMES), depth=(1, 50))
 
 # %%
 fig, axes = plt.subplots(3, 4, figsize=(11, 5.4), sharex=True)
@@ -508,7 +508,8 @@ print(f"torch default in float32: differences of {rounded:.0e} in layer 30")
 # For ReLU, Glorot's weights are too small by $\sqrt2$ a layer. We train for four epochs with momentum 0.9 and learning
 # rate 0.003; at depth 30 also with Adam, which divides each gradient by its own size.
 #
-# **Predict** the difference in accuracy at depth 2 and at depth 30. Does Adam make it disappear?
+# **Predict** the difference in accuracy at depth 2 and at depth 30. Does Adam make it disappear? (One of the runs you can
+# watch live: He at depth 30, without Adam, seed 0.)
 
 
 # %%
@@ -519,7 +520,9 @@ def he_or_glorot(scheme, depth, adam=False):
         parameters = (model := make_mlp(seed, depth, "relu", scheme)).parameters()
         sgd = {"lr": 0.003, "momentum": 0.9}
         optimizer = torch.optim.Adam(parameters, lr=0.001) if adam else torch.optim.SGD(parameters, **sgd)
-        runs.append(accuracy(model, seed, optimizer=optimizer, max_epochs=4))
+        watched = (scheme, depth, adam, seed) == ("kaiming_normal", 30, False, 0)
+        live = [LiveLossPlot(every=2)] if watched else []
+        runs.append(accuracy(model, seed, optimizer=optimizer, max_epochs=4, callbacks=live))
     return np.array(runs)
 
 

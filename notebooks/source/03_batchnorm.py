@@ -14,6 +14,10 @@
 # # 03. Why does rescaling a layer's outputs make training easier?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/03_batchnorm.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/03_batchnorm.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/03_batchnorm.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/03_batchnorm.ipynb)
 #
 # BatchNorm subtracts a mean and divides by a standard deviation. That is all. Yet with it a network accepts a learning
 # rate that otherwise ends in NaN after seven steps, and initial weights a hundred times too small. In this lesson you
@@ -37,11 +41,12 @@
 # the order of the batches. We judge on validation pictures; the test set stays closed.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
@@ -49,7 +54,7 @@ if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is
 
 # %%
 import copy
-from functools import partial
+from functools import lru_cache, partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -66,7 +71,8 @@ from course_utils.layers import BatchNorm1d, fold_batchnorm
 from course_utils.models import MLP, count_parameters
 from course_utils.plotting import label_line_ends, plot_dots, plot_seeds, show, style
 from course_utils.reproducibility import make_generator, set_up
-from course_utils.training import fit
+from course_utils.training import LiveLossPlot, fit
+from course_utils.widgets import canvas, explorer, log, play
 
 set_up(seed=0)
 plotting.use_theme()
@@ -470,28 +476,38 @@ claim("No BatchNorm: how many of 5 scales learn", (row["without"] > 0.5).sum(axi
 #
 # ### Turn the knobs
 #
-# One short run per move. Where widgets don't run, the two maps above hold the answers.
+# A change of a setting starts a new run, and its curve is drawn while it trains, five steps a frame. Where widgets don't
+# run, the two maps above hold the answers.
 
 
 # %%
-def explore(norm="batch", lr=0.1, std=0.1):
-    """Train five layers for two epochs and draw the loss of each step."""
-    history = train(normal_mlp(0, std, norm), 0, data=small_set, lr=lr, max_epochs=2)
-    fig, ax = plt.subplots(figsize=(7, 2.6))
-    ax.plot(history.step_loss, **plotting.TRAIN)
-    ending = "ended in NaN" if np.isnan(accuracy(history)) else f"validation accuracy {accuracy(history):.2f}"
-    ax.set(xlabel="step", ylabel="training loss", xlim=(0, 94), ylim=(0, 4), title=ending)
-    show(fig, alt=f"Loss per step with norm {norm}, learning rate {lr:g}, weight scale {std:g}: {ending}.")
+@lru_cache(maxsize=8)
+def begin(norm, lr, std):
+    """Five layers at their first weights, their optimizer, and a list for the losses."""
+    model = normal_mlp(0, std, norm)
+    return model, torch.optim.SGD(model.parameters(), lr=lr), []
 
 
-try:
-    import ipywidgets as widgets
+def explore(norm="batch", lr=0.1, std=0.1, steps=90):
+    """Train on from where this run stands, and draw the loss of each step."""
+    model, sgd, losses = begin(norm, lr, std)
+    while len(losses) < steps:
+        batch = slice(start := 64 * (len(losses) % 46), start + 64)
+        loss = F.cross_entropy(model(small_set[0][batch]), small_set[1][batch])
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        losses.append(loss.item())
+    fig, ax = canvas(7, 2.6)
+    ax.plot(losses[:steps], **plotting.TRAIN)
+    now = f"loss {np.mean(losses[max(steps - 10, 0) : steps]):.3g}, a mean of ten" if steps else "not trained yet"
+    ax.set(xlabel="step", ylabel="training loss", xlim=(0, 90), ylim=(0, 4), title=f"step {steps}: {now}")
+    show(fig, alt=f"Loss per step with norm {norm}, learning rate {lr:g}, weight scale {std:g}; at {steps}: {now}.")
 
-    lr_slider = widgets.SelectionSlider(options=[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0], value=0.1)
-    std_slider = widgets.SelectionSlider(options=[0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], value=0.1)
-    widgets.interact(explore, norm=[("BatchNorm", "batch"), ("without", None)], lr=lr_slider, std=std_slider)
-except ImportError:
-    explore()
+
+controls = {"norm": [("BatchNorm", "batch"), ("without", None)], "lr": log(0.01, 10, per_decade=2)}
+controls |= {"std": log(0.001, 3, per_decade=2), "steps": play(90, step=5)}
+explorer(explore, **controls)
 
 # %% [markdown]
 # ## 5. Why: the scale of the weights no longer matters
@@ -609,7 +625,8 @@ claim("BatchNorm before beats after in a share of 18 runs", (all_gains < 0).mean
 # **"BatchNorm regularizes."** Its noise, other mates in each batch, is said to prevent overfitting.
 #
 # **Predict.** 3,000 pictures, ten epochs, enough to overfit. How many points of validation accuracy does BatchNorm add?
-# (Accuracy jumps from epoch to epoch, so take the mean of the last five.)
+# (Accuracy jumps from epoch to epoch, so take the mean of the last five.) One of the twelve runs you can watch live, Adam
+# with BatchNorm: its training loss goes on falling, its validation loss soon does not.
 
 
 # %%
@@ -622,7 +639,10 @@ overfit = {}
 for method, lr in {"SGD": 0.1, "Adam": 0.001}.items():
     for name, norm in NORMS.items():
         options = {"data": small_set, "method": method, "lr": lr, "max_epochs": 10}
-        overfit[f"{method}, {name}"] = [train(make_mlp(seed, depth=2, norm=norm), seed, **options) for seed in SEEDS]
+        live = [LiveLossPlot(every=2)] if (method, name) == ("Adam", "BatchNorm") else []
+        overfit[f"{method}, {name}"] = [
+            train(make_mlp(seed, depth=2, norm=norm), seed, callbacks=[] if seed else live, **options) for seed in SEEDS
+        ]
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 2.5), sharey=True)

@@ -14,6 +14,10 @@
 # # 04. When does learning more make a network worse?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/04_regularization.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/04_regularization.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/04_regularization.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/04_regularization.ipynb)
 #
 # A network that makes no mistake on its training data sounds like a success. Give it new data, and it may be worse
 # than one that learned less. Sometimes, though, a *larger* network that learns *everything* is better again. In this
@@ -39,11 +43,12 @@
 # images. The test set stays closed.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
@@ -67,7 +72,8 @@ from course_utils.plotting import TRAIN, VAL, label_line_ends, plot_dots, plot_s
 from course_utils.preprocessing import add_noise, mixup, random_rotate, random_shift
 from course_utils.regularizers import decay_groups, l1_penalty, l2_penalty, soft_threshold_
 from course_utils.reproducibility import make_generator, set_up
-from course_utils.training import Callback, EarlyStopping, fit
+from course_utils.training import Callback, EarlyStopping, LiveLossPlot, fit
+from course_utils.widgets import canvas, explorer, labelled, log
 
 set_up(seed=0)
 plotting.use_theme()
@@ -226,7 +232,7 @@ claim("First step with powers of x: median share of w₃ to w₅", share[1], ">"
 #
 # ### Turn the knobs
 #
-# Three knobs: degree, penalty $\lambda$ (as a power of ten), number of points. **Predict.** Can degree 11 look like
+# Three knobs: degree, penalty $\lambda$, number of points. **Predict.** Can degree 11 look like
 # degree 2? The grid below holds the answer where widgets don't run.
 
 
@@ -239,19 +245,14 @@ def draw_fit(ax, degree, penalty, n):
     ax.set(ylim=(-3, 16), title=f"degree {degree}, λ = {penalty:g}")
 
 
-def explore(degree=9, log10_penalty=-3.0, n=12):
+def explore(degree=9, penalty=1e-3, n=12):
     """Draw one fit; the dashed line is the truth."""
-    fig, ax = plt.subplots(figsize=(6, 3.2))
-    draw_fit(ax, degree, 10**log10_penalty, n)
-    show(fig, alt=f"A polynomial of degree {degree} with penalty 10^{log10_penalty} fitted to {n} points.")
+    fig, ax = canvas(6, 3.2)
+    draw_fit(ax, degree, penalty, n)
+    show(fig, alt=f"A polynomial of degree {degree} with penalty {penalty:g} fitted to {n} points.")
 
 
-try:
-    import ipywidgets as widgets
-
-    widgets.interact(explore, degree=(0, 15), log10_penalty=(-8.0, 2.0, 0.5), n=(3, 60))
-except ImportError:
-    explore()
+explorer(explore, degree=(0, 15), penalty=labelled(log(1e-8, 100), "penalty λ"), n=labelled((3, 60), "points n"))
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(10.5, 4.6), sharex=True, sharey=True)
@@ -445,13 +446,15 @@ class ByHand:
 noisy_sets = [fashion(1000, noise=0.3, seed=seed) for seed in SEEDS]
 by_hand = ByHand()
 train(noisy_sets[0], 0, callbacks=[by_hand])
-model, history = train(noisy_sets[0], 0, callbacks=[EarlyStopping(patience=5)])
+model, history = train(noisy_sets[0], 0, callbacks=[EarlyStopping(patience=5), LiveLossPlot(every=4)])
 for name, value in model.state_dict().items():
     torch.testing.assert_close(value, by_hand.weights[name], rtol=0, atol=0)
 print(f"best epoch {by_hand.epoch}; the callback ran {len(history['loss'])} epochs and put those weights back")
 
 # %% [markdown]
-# Both agree to the last bit. **Predict.** Does stopping gain accuracy with 30% random labels? With clean ones?
+# The plot is redrawn while the network trains; you see its last state. The training loss goes on falling; the validation
+# loss turns at epoch 5, and five epochs later the run ends. Both callbacks kept the same weights, to the last bit.
+# **Predict.** Does stopping gain accuracy with 30% random labels? With clean ones?
 
 # %%
 clean_sets = [fashion(1000, seed=seed) for seed in SEEDS]
@@ -692,7 +695,7 @@ show(
 # ## 7. Dropout
 #
 # Dropout sets each activation to 0 with probability $p$ in every training step: activations, not weights. To keep the
-# mean, *inverted* dropout divides the rest by $1-p$ at once, so evaluation needs no scaling. Deck 003's $p$ is the
+# mean, *inverted* dropout divides the rest by $1-p$ at once, so evaluation needs no scaling. Deck 002's $p$ is the
 # share that is *kept*; torch's is the share that is *dropped*.
 
 

@@ -14,6 +14,10 @@
 # # 05. Which way down, and how fast?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/05_optimizers.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/05_optimizers.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/05_optimizers.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/05_optimizers.ipynb)
 #
 # The gradient says where downhill is. It does not say how far to go, it changes from batch to batch, and in a narrow
 # valley it points at the opposite wall. Every optimizer of this lesson answers one of these complaints in a few lines.
@@ -38,11 +42,12 @@
 # its initial weights and the order of its batches.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
@@ -51,6 +56,7 @@ if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is
 # %%
 import inspect
 import itertools
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -63,7 +69,8 @@ from course_utils.datasets import load_fashion_mnist
 from course_utils.models import MLP
 from course_utils.plotting import label_line_ends, plot_seeds, show, style
 from course_utils.reproducibility import make_generator, set_up
-from course_utils.training import evaluate, fit
+from course_utils.training import LiveLossPlot, evaluate, fit
+from course_utils.widgets import canvas, explorer, labelled, log
 
 set_up(seed=0)
 plotting.use_theme()
@@ -273,7 +280,7 @@ claim("κ = 1000, each tuned: momentum saves this factor in steps", min(speedup)
 def show_update(name, method="_update"):
     """Print a method of our tested twin, without its signature."""
     body = inspect.getsource(getattr(getattr(optim, name), method)).split("-> None:\n", 1)[1]
-    print(f"{name}\n{body}")
+    print(f"{name}\n{textwrap.indent(textwrap.dedent(body), '    ')}")
 
 
 for name in ("SGD", "Rprop", "Adagrad", "RMSprop", "Adadelta"):
@@ -478,29 +485,29 @@ claim("Started below the barrier's height: share that crosses, all lr", low, "<"
 #
 # ### Turn the knobs
 #
-# Can you find a learning rate at which Adam circles the minimum? One at which SGD with momentum 0.99 flies off? Where
-# widgets don't run, the landscapes above hold one answer for each optimizer.
+# Can you find a learning rate at which Adam circles the minimum? One at which SGD with momentum 0.99 flies off? And
+# with which rate does plain SGD need a single step on the *bowl*, whose curvature is 1 in all directions? The dot is the
+# start, the star the place after 100 steps; only SGD and RMSprop know a momentum. Where widgets don't run, the
+# landscapes above hold one answer for each optimizer.
 
 
 # %%
-def explore(optimizer="SGD", landscape="ravine", log_lr=-1.7, momentum=0.0):
-    """Draw one path for one setting of the knobs; only SGD and RMSprop know a momentum."""
-    options = {"lr": 10**log_lr} | ({"momentum": momentum} if optimizer in ("SGD", "RMSprop") else {})
-    fig, ax = plt.subplots(figsize=(6, 3.2))
+LANDSCAPES["bowl"] = (lambda w: (w[0] ** 2 + w[1] ** 2) / 2, [-2.0, 0.6], (-2.4, 1.2), (-1.5, 1.5))
+
+
+def explore(landscape="ravine", optimizer="SGD", lr=0.02, momentum=0.0):
+    """Draw one path for one setting of the knobs."""
+    options = {"lr": lr} | ({"momentum": momentum} if optimizer in ("SGD", "RMSprop") else {})
+    setting = ", ".join(f"{name} {value:g}" for name, value in options.items())
+    fig, ax = canvas(6, 3.4, left=0.4, bottom=0.4)
     draw_path(ax, landscape, optimizer, options)
-    ax.set(title=f"{optimizer}, lr {10**log_lr:.3g}, momentum {momentum}", xlabel="$w_1$", ylabel="$w_2$")
-    show(fig, alt=f"Path of {optimizer} on the {landscape} at learning rate {10**log_lr:.3g}, momentum {momentum}.")
+    ax.set(title=f"{optimizer}, {setting}", xlabel="$w_1$", ylabel="$w_2$")
+    show(fig, alt=f"Path of {optimizer} on the {landscape} with {setting}.")
 
 
 # %%
-try:
-    import ipywidgets as widgets
-
-    lr_slider = widgets.FloatSlider(value=-1.7, min=-3, max=1, step=0.1, continuous_update=False)
-    knobs = {"optimizer": optim.__all__, "landscape": list(LANDSCAPES), "momentum": [0.0, 0.5, 0.9, 0.99]}
-    widgets.interact(explore, log_lr=lr_slider, **knobs)
-except ImportError:
-    explore()
+knobs = {"landscape": list(LANDSCAPES), "optimizer": optim.__all__, "lr": labelled(log(1e-3, 10), "learning rate")}
+explorer(explore, **knobs, momentum=[0.0, 0.5, 0.9, 0.99])
 
 # %% [markdown]
 # ## 5. Rprop and the minibatch
@@ -780,7 +787,8 @@ claim("With lr ∝ 1/t under the same noise: the gap", floors[1], "<", 1e-3, sou
 #
 # **Predict.** Now the network, SGD with 0.15 and noisy batches of 16. Which of eight schedules is worst? Is there a
 # clear best? *Plateau* differs from the rest: it looks at the validation loss and cuts the rate when that stops
-# falling, so it is no function of the step and comes from torch.
+# falling, so it is no function of the step and comes from torch. Of the 24 runs you can watch the first, at a constant
+# rate, while it trains.
 
 # %%
 n_steps = 6 * 188
@@ -801,7 +809,8 @@ def accuracy_with(name, seed):
     model = make_mlp(seed)
     sgd = torch.optim.SGD(model.parameters(), lr=0.15)
     schedule = decays[name](sgd) if name == "plateau" else decays[name]
-    how = {"val": val_set, "batch_size": 16, "max_epochs": 6, "seed": seed}
+    watch = [LiveLossPlot(every=3)] if (name, seed) == ("constant", 0) else []  # the first of 24 runs, live
+    how = {"val": val_set, "batch_size": 16, "max_epochs": 6, "seed": seed, "callbacks": watch}
     return fit(model, train_set, loss_fn=F.cross_entropy, optimizer=sgd, schedule=schedule, **how)["val_accuracy"][-1]
 
 

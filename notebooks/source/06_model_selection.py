@@ -14,6 +14,10 @@
 # # 06. Which model will be best on data nobody has seen?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/06_model_selection.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/06_model_selection.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/06_model_selection.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/06_model_selection.ipynb)
 #
 # Training picks the weights. Somebody still has to pick the width, the learning rate, the dropout, and the moment to
 # stop. Every such choice needs a number to choose by, and choosing spoils the number. This lesson measures by how
@@ -39,11 +43,12 @@
 # once, near the end. For the statistics, which need hundreds of repetitions, we take tables and linear models.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
@@ -67,7 +72,8 @@ from course_utils.datasets import load_boston_housing, load_fashion_mnist
 from course_utils.models import MLP
 from course_utils.plotting import label_line_ends, plot_seeds, show, style
 from course_utils.reproducibility import make_generator, set_up
-from course_utils.training import Callback, LiveLossPlot, evaluate, fit
+from course_utils.training import LiveLossPlot, evaluate, fit
+from course_utils.widgets import canvas, explorer
 
 set_up(seed=0)
 plotting.use_theme()
@@ -197,7 +203,7 @@ claim("Choosing helped all the same (points on fresh images)", 100 * (truth - av
 # %%
 def explore(n_candidates=20, n_images=200, tau=0.0):
     score, truth = simulate(n_images, n_candidates, tau, repeats=1000)
-    fig, ax = plt.subplots(figsize=(6, 2.2))
+    fig, ax = canvas(6, 2.4, left=0.3)
     ax.hist(score, bins=np.linspace(0.7, 1, 31), color=style(1)["color"])
     for value, line in ((truth.mean(), ":"), (score.mean(), "-")):
         ax.axvline(value, color="black", linestyle=line)
@@ -206,13 +212,7 @@ def explore(n_candidates=20, n_images=200, tau=0.0):
     show(fig, alt=f"Scores of the best of {n_candidates} on {n_images} images; their mean lies right of the truth.")
 
 
-try:
-    from ipywidgets import interact
-
-    interact(explore, n_candidates=(1, 100), n_images=(50, 2000, 50), tau=(0.0, 0.05, 0.005))
-except ImportError:
-    explore()
-
+explorer(explore, n_candidates=(1, 100), n_images=(50, 2000, 50), tau=(0.0, 0.05, 0.005))
 
 # %% [markdown]
 # ## 3. Few rows: hold-out, k-fold, bootstrap
@@ -630,89 +630,81 @@ pd.testing.assert_series_equal(found.trials["score"][:15], first.trials["score"]
 #
 # ## 7. Keep track
 #
-# After the third day nobody remembers which run had which dropout. The three tools of deck 000 store curves and
-# settings; each needs only a callback. `LiveLossPlot` draws while you wait. **TensorBoard** writes event files, which
-# `%load_ext tensorboard` and `%tensorboard --logdir runs` show, many runs side by side. The files are readable
-# without the program, too: below we read one back.
+# After the third day nobody remembers which run had which dropout. Deck 000 names three tools. Here each is a
+# callback, and two of them leave files that the same three lines write and read:
+#
+# ```python
+# tracker = TensorBoard("runs/lr=0.1", config={"lr": 0.1})  # or WeightsAndBiases("runs/lr=0.1", …)
+# history = fit(model, train_set, …, callbacks=[tracker])
+# run = read_tensorboard(tracker.folder)  # or read_wandb(…): settings, curves, how it ended
+# ```
+#
+# | tool | gives | needs | choose it for |
+# |---|---|---|---|
+# | livelossplot | curves in the notebook while you wait; keeps nothing | nothing | one run that you watch |
+# | TensorBoard | many runs side by side, also images and histograms | a program in the browser: `%load_ext tensorboard`, `%tensorboard --logdir runs` | one machine, or a shared disk |
+# | Weights & Biases | that, and tables, sweeps, reports, teams | an account, to see them; to record, none | many machines, many people |
 
 
 # %%
-def tracked_run(*callbacks):
+def tracked_run(tracker, lr=0.1):
     """A short run for the tools to record."""
     model = MLP(784, [64], 10, dropout=0.2, init="kaiming_normal", generator=make_generator(0))
-    how = {"loss_fn": F.cross_entropy, "max_epochs": 6, "batch_size": 50, "seed": 0, "callbacks": callbacks}
-    return fit(model, train_set, val=val_set, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **how)
+    how = {"loss_fn": F.cross_entropy, "max_epochs": 6, "batch_size": 50, "seed": 0, "on_nonfinite": "stop"}
+    sgd = torch.optim.SGD(model.parameters(), lr=lr)
+    return fit(model, train_set, val=val_set, optimizer=sgd, callbacks=[tracker], **how)
 
 
 _ = tracked_run(LiveLossPlot(every=3))
 
-# %%
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
+# %% [markdown]
+# **Predict.** Three learning rates with TensorBoard; the last one, 100, breaks the run. What will its file hold? And do
+# event files keep a curve exactly?
 
-with tempfile.TemporaryDirectory() as runs, SummaryWriter(runs) as writer:
-    history = tracked_run(lambda s: [writer.add_scalar(name, value, s.epoch) for name, value in s.metrics.items()])
-    writer.flush()
-    curve = [event.value for event in EventAccumulator(runs).Reload().Scalars("val_loss")]
-error = np.abs(np.subtract(curve, history["val_loss"])).max()
-claim("TensorBoard's file keeps the curve (largest error)", error, "<", 1e-6, source="deck 000")
+# %%
+from course_utils.training import TensorBoard, WeightsAndBiases, read_tensorboard, read_wandb
+
+with tempfile.TemporaryDirectory() as runs:
+    for lr in (0.01, 0.1, 100):
+        tracker = TensorBoard(f"{runs}/lr={lr}", config={"lr": lr, "dropout": 0.2})
+        tracked_run(tracker, lr)
+    recorded = [read_tensorboard(folder) for folder in sorted(Path(runs).iterdir())]
+ends = [{"val_loss": run.curves.get("val_loss", [np.nan])[-1], "stopped_by": run.stopped_by} for run in recorded]
+pd.DataFrame([run.config | end for run, end in zip(recorded, ends, strict=True)])
+
+# %%
+with tempfile.TemporaryDirectory() as runs:
+    tracker = WeightsAndBiases(f"{runs}/lr=0.1", config={"lr": 0.1, "dropout": 0.2})
+    history = tracked_run(tracker)
+    by_wandb, by_board = read_wandb(tracker.folder), recorded[1]
+print("settings:", by_wandb.config, " val_loss:", by_wandb["val_loss"])
+
+
+def error(run, *metrics):
+    """The largest difference between a file and what `fit` returned."""
+    return max(np.abs(np.subtract(run[name], history[name])).max() for name in metrics)
+
+
+claim("TensorBoard's file keeps the curve (largest error)", error(by_board, "val_loss"), "<", 1e-6, source="deck 000")
+claim("W&B's offline file keeps the curve (largest error)", error(by_wandb, "val_loss"), "<", 1e-6, source="deck 000")
+both = max(error(by_board, *history), error(by_wandb, *history))
+claim("Both agree with the history in all metrics (largest error)", both, "<", 1e-6, source="this lesson")
 
 # %% [markdown]
-# **Weights & Biases** adds a server with tables, sweeps and reports, for teams and for many machines. It wants an
-# account; `mode="offline"` does not, and sends nothing; later `wandb sync FOLDER` would upload the run. Deck 000 says
-# that TensorBoard makes it "difficult to track everything" on several machines; what it needs is a shared disk.
+# TensorBoard rounds to single precision, W&B keeps every digit. The broken run is in the table, with its reason.
+# `WeightsAndBiases` writes offline unless told otherwise: no account, nothing is sent; `wandb sync FOLDER` uploads
+# later. Deck 000 says that TensorBoard makes it "difficult to track everything" on several machines; what it needs is
+# a shared disk.
 #
-# The callback is short. The file is a sequence of records; `read_wandb` shows that nothing in it is secret.
-
-
-# %%
-class WandbLogger(Callback):
-    """Record the settings and every epoch with Weights & Biases."""
-
-    def __init__(self, **options):
-        self.options = options
-
-    def on_train_begin(self, state):
-        self.run = wandb.init(**self.options)
-
-    def on_epoch_end(self, state):
-        self.run.log(state.metrics)
-
-    def on_train_end(self, state):
-        self.run.finish()
-
-
-def read_wandb(path):
-    """Yield a file's records. It has blocks of 32 KiB; in them chunks of checksum (4 bytes), length (2), kind (1)."""
-    data, position, part = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        if (room := -position % 32768) < 7 and room:  # too short for the head of a chunk
-            position += room
-        end = position + 7 + int.from_bytes(data[position + 4 : position + 6], "little")
-        part, kind, position = part + data[position + 7 : end], data[position + 6], end
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield Record.FromString(part)
-            part = b""
-
-
-with tempfile.TemporaryDirectory() as folder:
-    os.environ |= dict.fromkeys(("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"), folder)
-    os.environ["WANDB_ERROR_REPORTING"] = "false"
-    import wandb
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True)
-    where = {"project": "lesson-06", "mode": "offline", "dir": folder}
-    history = tracked_run(WandbLogger(config={"lr": 0.1, "dropout": 0.2}, settings=quiet, **where))
-    wandb.teardown()
-    records = list(read_wandb(next(Path(folder).rglob("*.wandb"))))
-config = {u.key: u.value_json for r in records if r.HasField("run") for u in r.run.config.update if u.key[0] != "_"}
-rows = [{i.nested_key[0]: i.value_json for i in r.history.item} for r in records if r.HasField("history")]
-print("settings:", config, " val_loss:", [row["val_loss"] for row in rows])
-error = np.abs(np.subtract([float(row["val_loss"]) for row in rows], history["val_loss"])).max()
-claim("The offline file keeps the curve (largest error)", error, "<", 1e-6, source="deck 000")
-
-# %% [markdown]
+# What the deck shows on W&B's pages, this lesson has in a few lines:
+#
+# - *live curves* are `LiveLossPlot`, or either program while `fit` runs;
+# - the *runs table* is the table above, and that of section 1;
+# - a *W&B Table*, a row for each example, is `right` of section 1, from which section 2 draws;
+# - a *sweep* is `tune` of section 6, which draws, stops and resumes trials like a sweep's controller;
+# - *parameter importance* and *parallel coordinates* are the table and the figure of section 6, with the same caution;
+# - an *artifact*, a version of data or of a model, has no counterpart here; `ModelCheckpoint` keeps a model's file.
+#
 # Whichever you take: record the *settings* with the curve, the seed, the versions of code and libraries
 # (`course_utils.reproducibility.environment_report()`), and the *failed* runs. A folder of winners cannot tell how
 # many candidates there were, and so how much optimism (section 2) is in the best.

@@ -14,6 +14,10 @@
 # # 07. Does a neural network beat trees on a table?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/07_tabular.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/07_tabular.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/07_tabular.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/07_tabular.ipynb)
 #
 # Images and texts belong to neural networks. Tables are contested: for years, boosted trees have been the first thing
 # to try. Here an MLP, a ResNet and a Transformer meet ridge regression, a forest and two kinds of boosting on identical
@@ -38,11 +42,12 @@
 # teaches well. Four other tables come with scikit-learn.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
@@ -78,7 +83,8 @@ from course_utils.plotting import plot_dots, plot_seeds, show, style
 from course_utils.reproducibility import make_generator, set_up
 from course_utils.search import tune
 from course_utils.tabular import FeatureTokenizer, FTTransformer
-from course_utils.training import EarlyStopping, fit
+from course_utils.training import EarlyStopping, LiveLossPlot, fit
+from course_utils.widgets import canvas, explorer, labelled
 
 set_up(seed=0)
 torch.set_num_threads(1)
@@ -273,14 +279,14 @@ claim("Boosting on unseen towns: RMSE grows by this factor", growth, ">", 1.08, 
 # | $\mu_j, \sigma_j$ | `mean`, `std` | mean and standard deviation of column $j$ over the *training* rows |
 #
 # **Predict.** Without scaling, `TAX` is around 400 and `NOX` around 0.5. Will Adam, which adapts each step's size,
-# train as well? And is the last epoch the best one?
+# train as well? And is the last epoch the best one? Watch the first run live, and say "stop" when you would.
 
 # %%
 features = torch.tensor(X.to_numpy(), dtype=torch.float32)
 target = torch.tensor(y.to_numpy(), dtype=torch.float32)[:, None]
 
 
-def train_by_hand(seed, *, raw=False, loss_fn=F.mse_loss, max_epochs=100, n_wrong=0):
+def train_by_hand(seed, *, raw=False, loss_fn=F.mse_loss, max_epochs=100, n_wrong=0, watch=()):
     """History, unit of the target, and the residuals on the test part, in $1000."""
     parts = torch.randperm(506, generator=make_generator(seed)).split([304, 101, 101])
     mean, std = (0, 1) if raw else (features[parts[0]].mean(0), features[parts[0]].std(0))
@@ -291,14 +297,15 @@ def train_by_hand(seed, *, raw=False, loss_fn=F.mse_loss, max_epochs=100, n_wron
     torch.manual_seed(seed)
     model = MLP(12, [64, 64], 1)
     adamw, best = torch.optim.AdamW(model.parameters(), lr=3e-3), EarlyStopping(patience=max_epochs)
-    how = {"max_epochs": max_epochs, "batch_size": 32, "seed": seed, "callbacks": [best]}
+    how = {"max_epochs": max_epochs, "batch_size": 32, "seed": seed, "callbacks": [best, *watch]}
     history = fit(model, train, loss_fn=loss_fn, optimizer=adamw, val=val, **how)
     with torch.no_grad():
         return history, float(unit), ((model(test[0]) - test[1]) * unit).numpy()
 
 
 # %%
-runs = {raw: [train_by_hand(seed, raw=raw) for seed in SEEDS] for raw in (False, True)}
+live = {(False, 0): [LiveLossPlot(every=25)]}  # the first of the six runs, while it trains
+runs = {raw: [train_by_hand(seed, raw=raw, watch=live.get((raw, seed), ())) for seed in SEEDS] for raw in (False, True)}
 curves = {
     (raw, key): np.array([np.sqrt(history[key]) * unit for history, unit, _ in of_raw])
     for raw, of_raw in runs.items()
@@ -642,10 +649,10 @@ fitted = {
 surface = {name: model.predict(districts).reshape(46, 13) for name, model in fitted.items()}
 
 
-def explore(lstat=11.0, rm=6.2):
+def explore(lstat=11, rm=6.2):
     """Predicted value by rooms, at a given LSTAT."""
     column, row = np.abs(poverty - lstat).argmin(), np.abs(rooms - rm).argmin()
-    fig, ax = plt.subplots(figsize=(7, 3.2))
+    fig, ax = canvas(7, 3.4)
     ax.axvspan(X["RM"].min(), X["RM"].max(), color="0.93")
     for index, (name, values) in enumerate(surface.items()):
         ax.plot(rooms, values[:, column], color=style(index)["color"], label=f"{name}: {values[row, column]:.1f}")
@@ -656,14 +663,8 @@ def explore(lstat=11.0, rm=6.2):
 
 
 # %%
-try:
-    import ipywidgets as widgets
-
-    lstat_slider = widgets.FloatSlider(value=11, min=2, max=38, step=3, continuous_update=False)
-    rm_slider = widgets.FloatSlider(value=6.2, min=3, max=12, step=0.2, continuous_update=False)
-    widgets.interact(explore, lstat=lstat_slider, rm=rm_slider)
-except ImportError:
-    explore()
+controls = {"lstat": labelled((2, 38, 3), "LSTAT [%]"), "rm": labelled((3.0, 12.0, 0.2), "RM [rooms]")}
+explorer(explore, **controls)
 
 # %%
 fig, axes = plt.subplots(1, 4, figsize=(11, 3), sharey=True)

@@ -14,6 +14,10 @@
 # # 08. What if every edge of a network learned its own function?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/08_kan.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/08_kan.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/08_kan.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/08_kan.ipynb)
 #
 # An MLP has numbers on its edges and the same fixed function in every node. A Kolmogorov-Arnold network (KAN) has a
 # learned function on every edge, and its nodes only add. In 2024 that idea made headlines: more accurate, readable, and
@@ -38,11 +42,12 @@
 # computer's. Digits and two medical tables come at the end.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
@@ -71,7 +76,8 @@ from course_utils.kan import FUNCTIONS, KAN, KANLayer, b_spline_basis
 from course_utils.models import MLP, count_parameters
 from course_utils.plotting import plot_dots, plot_seeds, show, style
 from course_utils.reproducibility import make_generator, set_up
-from course_utils.training import EarlyStopping, fit
+from course_utils.training import EarlyStopping, LiveLossPlot, fit
+from course_utils.widgets import canvas, explorer, labelled
 
 set_up(seed=0)
 torch.set_num_threads(1)
@@ -272,47 +278,51 @@ claim("Library = recursion (difference)", recursion, "<", 1e-13, source="this le
 
 
 # %%
-def explore(grid_size=10, degree=3, position=0.5, move=1.0):
-    """A spline on [-1, 1], before and after one of its coefficients is moved; returns the share that changes."""
+def move_one(grid_size=10, degree=3, position=0.5, move=1.0):
+    """A spline on [-1, 1] before and after one coefficient moves: x, bumps, coefficients, both curves, which one."""
     x = torch.linspace(-1, 1, 501)
     basis = b_spline_basis((x[:, None] + 1) / 2 * grid_size, grid_size, degree)[..., 0]
     coefficients = torch.sin(torch.linspace(-3, 3, grid_size + degree))
     before, index = basis @ coefficients, round(position * (grid_size + degree - 1))
     coefficients[index] += move
-    after = basis @ coefficients
-    fig, ax = plt.subplots(figsize=(7, 3))
-    ax.plot(x, basis * coefficients, color="0.8", linewidth=1)
-    ax.plot(x, before, "--", color=style(1)["color"], label="before")
-    ax.plot(x, after, color=style(0)["color"], label="after")
-    ax.vlines(np.linspace(-1, 1, grid_size + 1), -2.3, -2.1, color="0.3", linewidth=1)
-    ax.set(
-        xlabel="x (ticks: the grid)", ylabel="spline", ylim=(-2.3, 2.3), title=f"Coefficient {index} moved by {move:g}"
-    )
-    ax.legend(loc="upper left")
-    share = (before != after).double().mean().item()
-    show(fig, alt=f"A spline of degree {degree} on {grid_size} intervals changes on {share:.0%} of its range only.")
-    return share
+    return x, basis * coefficients, coefficients, before, basis @ coefficients, index
 
 
-# %%
-try:
-    import ipywidgets as widgets
-
-    grid_slider = widgets.IntSlider(value=10, min=2, max=30, continuous_update=False)
-    sliders = {name: widgets.FloatSlider(value=value, min=low, max=high, step=0.1, continuous_update=False)
-               for name, value, low, high in (("position", 0.5, 0, 1), ("move", 1, -2, 2))}  # fmt: skip
-    widgets.interact(lambda **knobs: explore(**knobs) and None, grid_size=grid_slider, degree=(1, 5), **sliders)
-except ImportError:
-    pass
-
-# %%
-shares = {grid_size: explore(grid_size) for grid_size in (10, 20)}
+shares = {}
+for grid_size in (10, 20):
+    _, _, _, before, after, _ = move_one(grid_size)
+    shares[grid_size] = (before != after).double().mean().item()
 claim("Moving one of 13 coefficients changes this share of the curve", shares[10], "<=", 0.4, source="deck 000")
 claim("… with twice the intervals", shares[20], "<=", 0.2, source="deck 000")
 
+
+# %%
+def explore(grid_size=10, degree=3, position=0.5, move=1.0):
+    """Draw the spline before and after, over its bumps; a dot is a coefficient, at the middle of its bump."""
+    x, bumps, coefficients, before, after, index = move_one(grid_size, degree, position, move)
+    middles = -1 + 2 * (torch.arange(grid_size + degree) + (1 - degree) / 2) / grid_size
+    fig, ax = canvas(7, 3.2)
+    ax.plot(x, bumps, color="0.8", linewidth=1)
+    ax.plot(x, before, "--", color=style(1)["color"], label="before")
+    ax.plot(x, after, color=style(0)["color"], label="after")
+    ax.plot(middles, coefficients, ".", color="0.45")
+    ax.plot(middles[index], coefficients[index], "o", color=style(0)["color"])
+    ax.vlines(np.linspace(-1, 1, grid_size + 1), -3.3, -3.0, color="0.3", linewidth=1)
+    ax.set(xlabel="x (ticks: the grid; dots: coefficients)", ylabel="spline", xlim=(-1.25, 1.25), ylim=(-3.3, 3.3))
+    ax.set_title(f"Coefficient {index} of {grid_size + degree} moved by {move:g}")
+    ax.legend(loc="upper left")
+    share = (before != after).double().mean().item()
+    alt = f"A spline of degree {degree} on {grid_size} intervals changes on {share:.0%} of its range only."
+    show(fig, alt, dpi=90)
+
+
+grid = {"grid_size": labelled((2, 30), "intervals of the grid"), "degree": (1, 5)}
+explorer(explore, **grid, position=labelled((0.0, 1.0, 0.1), "which coefficient"), move=(-2.0, 2.0, 0.1))
+
 # %% [markdown]
-# **Read the figures.** The grey bumps are $c_iB_i$; the solid curve is their sum. A move is felt on $k+1=4$ intervals
-# and not at all elsewhere: 40% of ten, 20% of twenty. Splines are *local*, and much of what people hope of KANs
+# **Read the figure.** The grey bumps are $c_iB_i$, a dot is $c_i$, and the solid curve is the sum of the bumps. A move
+# is felt on $k+1=4$ intervals and not at all elsewhere: 40% of ten, 20% of twenty. The dots pull the curve without
+# lying on it, and those at the ends sit outside the grid. Splines are *local*, and much of what people hope of KANs
 # hangs on that word. Keep it in mind for section 7.
 #
 # ## 3. From one edge to a network
@@ -822,7 +832,8 @@ claim("KAN at grid 20: error on the noisy training points", noisy[2, :, 0, 0], "
 # ### "Lack of testing in real-world data sets"
 #
 # So let us test. Digits, breast cancer and diabetes, five random splits each; the epoch is chosen on a validation part.
-# The MLP has as many parameters. **Predict.** Who wins, by how much? And where does a linear model stand?
+# The MLP has as many parameters. **Predict.** Who wins, by how much? And where does a linear model stand? The first of
+# the 45 runs is drawn while it trains, until early stopping ends it.
 
 
 # %%
@@ -855,7 +866,9 @@ for (name, widths), seed in itertools.product(TABLES.items(), range(5)):
     for kind, model in models.items():
         adam = torch.optim.Adam(model.float().parameters(), lr=0.01)
         loss_fn, stop = (F.mse_loss if name == "diabetes" else F.cross_entropy), EarlyStopping(patience=6)
-        fit(model, train, loss_fn=loss_fn, optimizer=adam, val=val, max_epochs=50, callbacks=[stop], seed=seed)
+        watch = [LiveLossPlot(every=3)] if (name, seed, kind) == ("digits", 0, "KAN") else []  # the first of 45 runs
+        how = {"max_epochs": 50, "callbacks": [stop, *watch], "seed": seed}
+        fit(model, train, loss_fn=loss_fn, optimizer=adam, val=val, **how)
         tables[name][kind].append(score(model(test[0]).detach(), test[1]))
 ahead = [np.mean(scores["KAN"]) - np.mean(scores["MLP"]) for scores in tables.values()]
 
@@ -864,6 +877,7 @@ fig, axes = plt.subplots(1, 3, figsize=(11, 2.2), sharey=True)
 for ax, (name, scores) in zip(axes, tables.items(), strict=True):
     plot_dots(ax, scores, xlabel="R²" if name == "diabetes" else "accuracy", means=".3f")
     ax.set_title(name.replace("_", " "))
+fig.get_layout_engine().set(wspace=0.12)
 show(
     fig,
     alt="Test scores on five splits of three tables. The dots of the KAN, the MLP and the linear model overlap on all three; "

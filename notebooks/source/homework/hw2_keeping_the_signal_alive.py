@@ -14,6 +14,10 @@
 # # Homework 2. Five towers after the storm
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/homework/hw2_keeping_the_signal_alive.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/homework/hw2_keeping_the_signal_alive.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/homework/hw2_keeping_the_signal_alive.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/homework/hw2_keeping_the_signal_alive.ipynb)
 #
 # Along a fjord stand five towers. Each listens with twenty hydrophones and has a small network that tells four kinds of
 # whales apart. Last night a storm went through. This morning all five towers still answer, four of them at random and the
@@ -58,11 +62,12 @@
 # - Hints are folded; they cost nothing.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"

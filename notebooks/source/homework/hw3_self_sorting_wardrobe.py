@@ -14,6 +14,10 @@
 # # Homework 3. The self-sorting wardrobe
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/homework/hw3_self_sorting_wardrobe.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/homework/hw3_self_sorting_wardrobe.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/homework/hw3_self_sorting_wardrobe.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/homework/hw3_self_sorting_wardrobe.ipynb)
 #
 # A start-up sells wardrobes. A camera looks at each piece of clothing that you throw in, and a small arm puts it on the
 # right shelf. The arm works. The camera's chip has room for **60,000 numbers**, not one more. Your contract: the best
@@ -57,11 +61,12 @@
 #   number, it is no test any more. Say in the report how often you looked.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"

@@ -14,6 +14,10 @@
 # # Homework 5. Traditional ML or MLP?
 #
 # <!-- badges -->
+# [Open in Colab](https://colab.research.google.com/github/mlp-course/mlp-course/blob/main/notebooks/homework/hw5_traditional_or_mlp.ipynb) ·
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/mlp-course/mlp-course/blob/main/notebooks/homework/hw5_traditional_or_mlp.ipynb) ·
+# [Binder](https://mybinder.org/v2/gh/mlp-course/mlp-course/main?urlpath=lab/tree/notebooks/homework/hw5_traditional_or_mlp.ipynb) ·
+# [Download](https://raw.githubusercontent.com/mlp-course/mlp-course/main/notebooks/homework/hw5_traditional_or_mlp.ipynb)
 #
 # Two colleagues, one table, and a bet for a year of coffee. "Neural networks win everything", says one. "Not on tables",
 # says the other, and shows a benchmark. "One split, one seed", says the first, and shows another. You are the referee.
@@ -54,11 +58,12 @@
 # - A function must not change the tables or arrays it is given. Later tasks use your earlier functions.
 
 # %%
-# In Colab this installs the course's package; elsewhere it does nothing.
-import importlib.util
+# In Colab and on Kaggle this installs the course's package; elsewhere it does nothing.
+import os
 import sys
+from importlib.util import find_spec
 
-if "google.colab" in sys.modules and importlib.util.find_spec("course_utils") is None:
+if ("google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ) and find_spec("course_utils") is None:
     from IPython import get_ipython
 
     package = "mlp-course-utils[lessons] @ git+https://github.com/mlp-course/mlp-course"
