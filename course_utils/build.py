@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from course_utils._kernel import patient_client
 from course_utils._solutions import clear_solutions, drop_hidden_tests, mark_for_nbgrader, verdicts
 from course_utils._targets import BuildError, Target, find_root, homework_targets, lesson_targets, solved_targets
 
@@ -275,7 +276,8 @@ def _execute(notebook: Any, timeout: int) -> None:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as private:
         # Kernels that start at the same time could draw the same TCP port; files of their own cannot clash.
         transport = "ipc" if os.name == "posix" else "tcp"
-        manager = ThisInterpreter(transport=transport, connection_file=str(Path(private, "kernel.json")))
+        files = {"transport": transport, "connection_file": str(Path(private, "kernel.json"))}
+        manager = ThisInterpreter(client_factory=patient_client(), **files)
         client = NotebookClient(
             notebook,
             km=manager,

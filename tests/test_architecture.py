@@ -19,6 +19,7 @@ LAYERS = {
     "plotting": 0,
     "_notebook": -1,  # and whoever shows things asks where
     "_targets": -1,
+    "_kernel": -1,  # the client of whoever executes notebooks
     "_address": 0,  # the repository's address, in everything that carries it
     "_solutions": -1,  # what the build, the checks and the grading must agree on
     "_hooks": 0,  # what the monitors share

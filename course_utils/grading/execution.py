@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from course_utils._kernel import patient_client
 from course_utils._validation import check_positive
 from course_utils.grading.repair import is_test
 
@@ -235,7 +236,8 @@ async def _kernel(notebook: Any, folder: str, threads: int) -> AsyncIterator[Any
     }
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as private:
         transport = "ipc" if os.name == "posix" else "tcp"
-        manager = ThisInterpreter(transport=transport, connection_file=str(Path(private, "kernel.json")))
+        files = {"transport": transport, "connection_file": str(Path(private, "kernel.json"))}
+        manager = ThisInterpreter(client_factory=patient_client(), **files)
         await manager.start_kernel(env={**os.environ, **environment, "IPYTHONDIR": private}, cwd=folder)
         group = getattr(manager.provisioner, "pgid", None)
         client = _client(notebook, manager)

@@ -371,7 +371,7 @@ def draw_path(ax, landscape, name, options, n_steps=100):
     loss, start, xlim, ylim = LANDSCAPES[landscape]
     grid = torch.meshgrid(torch.linspace(*xlim, 80), torch.linspace(*ylim, 80), indexing="xy")
     height = loss(torch.stack(grid))
-    ax.contour(*grid, (height - height.min()).sqrt(), levels=9, colors="0.8", linewidths=0.8)
+    ax.contour(*grid, (height - height.min()).sqrt(), levels=7, colors="0.8", linewidths=0.8)
     path = descend(loss, start, lambda w: getattr(optim, name)(w, **options), n_steps)
     ax.plot(*path.T, color=style(0)["color"], marker=".", markersize=3, linewidth=1)
     ax.plot(*path[0], "o", color="0.2", markersize=5)
@@ -381,7 +381,7 @@ def draw_path(ax, landscape, name, options, n_steps=100):
     return path
 
 
-fig, axes = plt.subplots(3, 8, figsize=(14, 6))
+fig, axes = plt.subplots(3, 8, figsize=(12, 5.2))
 ends = {}
 for (row, landscape), (column, runner) in itertools.product(enumerate(LANDSCAPES), enumerate(RUNNERS)):
     ends[landscape, runner] = draw_path(axes[row, column], landscape, *RUNNERS[runner])[-1]
@@ -543,6 +543,7 @@ show(
     fig,
     alt="Training loss of Rprop over 150 steps, three seeds. With all images in every step it falls by many decades; with "
     "batches of 20 it does not come down.",
+    dpi=85,
 )
 lowest = [min(run) for run in rprop["all 1,000 images"]]
 last = [np.mean(run[-10:]) for run in rprop["batches of 20"]]
