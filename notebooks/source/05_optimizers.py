@@ -497,8 +497,9 @@ LANDSCAPES["bowl"] = (lambda w: (w[0] ** 2 + w[1] ** 2) / 2, [-2.0, 0.6], (-2.4,
 
 def explore(landscape="ravine", optimizer="SGD", lr=0.02, momentum=0.0):
     """Draw one path for one setting of the knobs."""
-    options = {"lr": lr} | ({"momentum": momentum} if optimizer in ("SGD", "RMSprop") else {})
-    setting = ", ".join(f"{name} {value:g}" for name, value in options.items())
+    knows = optimizer in ("SGD", "RMSprop")
+    options = {"lr": lr} | ({"momentum": momentum} if knows else {})
+    setting = f"lr {lr:g}, momentum {momentum:g}{'' if knows else ' ignored'}"
     fig, ax = canvas(6, 3.4, left=0.4, bottom=0.4)
     draw_path(ax, landscape, optimizer, options)
     ax.set(title=f"{optimizer}, {setting}", xlabel="$w_1$", ylabel="$w_2$")
