@@ -1,14 +1,22 @@
-"""A client of Jupyter kernels that does not sleep through a message."""
+"""Kernels that execute notebooks, and a client that does not sleep through a message."""
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from functools import cache
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
-__all__ = ["patient_client"]
+__all__ = ["KERNEL_ENVIRONMENT", "kernel_manager", "patient_client"]
+
+KERNEL_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",  # the order of a printed set is part of the output
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else the debugger warns about frozen modules
+}
 
 _LOOK_AGAIN = 2.0  # seconds
 
@@ -41,3 +49,26 @@ def patient_client() -> type[Any]:
         iopub_channel_class = Type(PatientChannel)
 
     return PatientClient
+
+
+def kernel_manager(private: str) -> Any:
+    """Return the manager of a kernel of this interpreter that is to be started.
+
+    Args:
+        private: a folder for the files by which it is reached.
+    """
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisInterpreter(AsyncKernelManager):
+        """Starts `sys.executable`, whatever kernel the user has registered as ``python3``."""
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(**get_kernel_dict())
+
+    # Kernels that start at the same time could draw the same TCP port; files of their own cannot clash.
+    transport = "ipc" if os.name == "posix" else "tcp"
+    file = str(Path(private, "kernel.json"))
+    return ThisInterpreter(client_factory=patient_client(), transport=transport, connection_file=file)

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from course_utils._kernel import patient_client
+from course_utils._kernel import KERNEL_ENVIRONMENT, kernel_manager
 from course_utils._solutions import clear_solutions, drop_hidden_tests, mark_for_nbgrader, verdicts
 from course_utils._targets import BuildError, Target, find_root, homework_targets, lesson_targets, solved_targets
 
@@ -52,12 +52,6 @@ _ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-fA-F]+|\b0x7[ef][0-9a-f]{10}\b")
 _STYLER_ID = re.compile(r"\bT_[0-9a-f]{5}(?=[_\"\s])")
 # Not preceded by a letter or a dot, so that the address of a web page does not count.
 _PRIVATE_PLACE = re.compile(r"(?<![\w.])/(?:home|root|tmp|Users)/[^\s'\"<>]*|\b[C-Z]:\\{1,2}\w[\w .-]*\\")
-
-_KERNEL_ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",  # the order of a printed set is part of the output
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else the debugger warns about frozen modules
-}
 
 
 @dataclass(frozen=True)
@@ -254,18 +248,8 @@ def _crashed(target: Target, error: BaseException) -> Outcome:
 
 def _execute(notebook: Any, timeout: int) -> None:
     """Run all cells, in place, in a kernel of this interpreter whose folder is empty, as a fresh Colab's is."""
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
-    class ThisInterpreter(AsyncKernelManager):
-        """Starts `sys.executable`, whatever kernel the user has registered as ``python3``."""
-
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict())
 
     running = 0
 
@@ -274,13 +258,9 @@ def _execute(notebook: Any, timeout: int) -> None:
         running = cell_index
 
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as private:
-        # Kernels that start at the same time could draw the same TCP port; files of their own cannot clash.
-        transport = "ipc" if os.name == "posix" else "tcp"
-        files = {"transport": transport, "connection_file": str(Path(private, "kernel.json"))}
-        manager = ThisInterpreter(client_factory=patient_client(), **files)
         client = NotebookClient(
             notebook,
-            km=manager,
+            km=kernel_manager(private),
             timeout=timeout,
             startup_timeout=120,
             resources={"metadata": {"path": folder}},
@@ -292,7 +272,7 @@ def _execute(notebook: Any, timeout: int) -> None:
         )
         try:
             # An empty profile, so that the author's start-up files take no part.
-            environment = {**os.environ, **_KERNEL_ENVIRONMENT, "IPYTHONDIR": private}
+            environment = {**os.environ, **KERNEL_ENVIRONMENT, "IPYTHONDIR": private}
             client.execute(env=environment, cleanup_kc=True)
         except CellExecutionError as error:
             message = f"{error.ename}: {_shorten(error.evalue)}"

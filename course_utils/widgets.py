@@ -219,7 +219,7 @@ class Explorer:
         look = {
             "description": label,
             # ipywidgets 8 writes "null" there otherwise; 7 shows the description by itself.
-            **({"tooltip": label} if ipywidgets.IntSlider().has_trait("tooltip") else {}),
+            **({"tooltip": label} if "tooltip" in ipywidgets.IntSlider.class_trait_names() else {}),
             "style": {"description_width": label_width},
             "layout": {"width": "min(100%, 32em)"},
         }

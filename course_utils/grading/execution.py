@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from course_utils._kernel import patient_client
+from course_utils._kernel import KERNEL_ENVIRONMENT, kernel_manager
 from course_utils._validation import check_positive
 from course_utils.grading.repair import is_test
 
@@ -217,27 +217,12 @@ async def _interrupted(client: Any) -> bool:
 @contextlib.asynccontextmanager
 async def _kernel(notebook: Any, folder: str, threads: int) -> AsyncIterator[Any]:
     """A client of a new kernel of this interpreter; in the end the kernel and all it started are killed."""
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    class ThisInterpreter(AsyncKernelManager):
-        """Starts `sys.executable`, whatever kernel the user has registered as ``python3``."""
-
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict())
-
     environment = {
-        "PYTHONHASHSEED": "0",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        **KERNEL_ENVIRONMENT,
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
     }
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as private:
-        transport = "ipc" if os.name == "posix" else "tcp"
-        files = {"transport": transport, "connection_file": str(Path(private, "kernel.json"))}
-        manager = ThisInterpreter(client_factory=patient_client(), **files)
+        manager = kernel_manager(private)
         await manager.start_kernel(env={**os.environ, **environment, "IPYTHONDIR": private}, cwd=folder)
         group = getattr(manager.provisioner, "pgid", None)
         client = _client(notebook, manager)
