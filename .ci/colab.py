@@ -31,9 +31,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat.v4 import new_code_cell, new_notebook
 
-from course_utils._address import read_address
-from course_utils._kernel import patient_client
-from course_utils._targets import BuildError, find_root
+from course_utils.authoring.address import read_address
+from course_utils.authoring.kernel import patient_client
+from course_utils.authoring.targets import BuildError, find_root
 
 HERE = Path(__file__).resolve().parent
 _OWN = {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "MPLBACKEND"}

@@ -13,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from course_utils._address import badge_row, bootstrap, find_changes, read_address
-from course_utils.build import (
+from course_utils.authoring.address import badge_row, bootstrap, find_changes, read_address
+from course_utils.authoring.build import (
     BuildError,
     Target,
     build,
@@ -84,7 +84,9 @@ def render_lesson(root: Path, name: str) -> str:
     """
     if not _LESSON_NAME.fullmatch(name):
         raise BuildError(f"a lesson's name is two digits, then words, as in 09_my_topic; got {name!r}")
-    template = resources.files("course_utils").joinpath("templates", "lesson.py.txt").read_text(encoding="utf-8")
+    template = (
+        resources.files("course_utils").joinpath("authoring", "templates", "lesson.py.txt").read_text(encoding="utf-8")
+    )
     address = read_address(root)
     row = badge_row(address, f"notebooks/{name}.ipynb").replace("\n", "\n# ")
     values = {"number": str(int(name[:2])), "badges": row, "bootstrap": bootstrap(address)}

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from course_utils._solutions import VERDICT_TYPE
 from course_utils.claims import MIME_TYPE as CLAIM_TYPE
+from course_utils.homework.engine.verdict import VERDICT_TYPE
 
 __all__ = [
     "Figure",
@@ -212,7 +212,7 @@ def _solutions(source: Any) -> Mapping[str, str]:
     """The solved cells of a source without their marks, by the text that the cell has as a stub."""
     import copy
 
-    from course_utils.build import prepare
+    from course_utils.authoring.build import prepare
 
     stubs = copy.deepcopy(source)
     prepare(stubs, "lesson")

@@ -29,9 +29,9 @@ from _links import Addresses
 from _npm import FONTS, MATHJAX, fetch
 from _tree import Tree
 
-from course_utils._address import read_address
-from course_utils._targets import BuildError, find_root, homework_targets, lesson_targets
-from course_utils.build import is_stale, read_source
+from course_utils.authoring.address import read_address
+from course_utils.authoring.build import is_stale, read_source
+from course_utils.authoring.targets import BuildError, find_root, homework_targets, lesson_targets
 from course_utils.cli import collect_claims
 
 # What a finished site has beside the notebooks; in the order of the table of contents.

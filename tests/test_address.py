@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from course_utils._address import (
+from course_utils.authoring.address import (
     MARKER,
     Address,
     badge_row,
@@ -30,7 +30,7 @@ from course_utils._address import (
     rewrite_page,
     rewrite_source,
 )
-from course_utils.build import BuildError, is_stale, lesson_targets, normalize
+from course_utils.authoring.build import BuildError, is_stale, lesson_targets, normalize
 from course_utils.cli import main, render_lesson
 
 ROOT = Path(__file__).resolve().parents[1]

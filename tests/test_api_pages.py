@@ -23,7 +23,7 @@ from test_architecture import LAYERS, imports, package_sources
 
 import course_utils
 from course_utils import cli
-from course_utils.homework import _verdict
+from course_utils.homework.engine import verdict as _verdict
 
 ROOT = Path(__file__).parents[1]
 API = ROOT / "docs" / "api"

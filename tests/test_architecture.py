@@ -1,4 +1,4 @@
-"""The imports follow the layers; modules stay small; heavy packages load late."""
+"""The imports follow the layers; heavy packages load late. (Complexity is ruff's to cap, C901.)"""
 
 from __future__ import annotations
 
@@ -15,17 +15,9 @@ PACKAGE = Path(course_utils.__file__).parent
 # A module imports from layers with a smaller number. A subpackage stands here under its own name.
 LAYERS = {
     "_validation": -1,  # the ground under layer 0: everyone checks arguments
+    "_notebook": -1,  # and whoever shows things asks where
     "reproducibility": 0,
     "plotting": 0,
-    "_notebook": -1,  # and whoever shows things asks where
-    "_targets": -1,
-    "_kernel": -1,  # the client of whoever executes notebooks
-    "_address": 0,  # the repository's address, in everything that carries it
-    "_solutions": -1,  # what the build, the checks and the grading must agree on
-    "_hooks": 0,  # what the monitors share
-    "_idx": 0,  # the file formats and generators behind `datasets`
-    "_statlib": 0,
-    "_synthetic": 0,
     "datasets": 1,
     "preprocessing": 1,
     "init": 1,
@@ -34,7 +26,6 @@ LAYERS = {
     "losses": 1,
     "optim": 1,
     "schedules": 1,
-    "diagnosis": 1,
     "monitoring": 1,
     "widgets": 1,
     "models": 2,
@@ -46,12 +37,14 @@ LAYERS = {
     "search": 5,
     "homework": 6,
     "claims": 6,
-    "build": 6,
-    "grading": 6,
-    "cli": 6,
+    "authoring": 7,
+    "grading": 7,
+    "cli": 8,
 }
 # The order inside a subpackage; its ``__init__`` (here "") re-exports. Homework modules are independent of each other.
 INSIDE = {
+    "datasets": {"idx": 0, "statlib": 0, "synthetic": 0, "loading": 1, "": 2},
+    "monitoring": {"hooks": 0, "diagnosis": 1, "monitors": 2, "": 3},
     "kan": {
         "bsplines": 0, "library": 0, "layer": 1, "network": 2, "grid": 3, "levenberg_marquardt": 3, "pruning": 3,
         "formula": 3, "fitting": 4, "plots": 4, "symbolic": 5, "discovery": 6, "model": 7, "": 8,
@@ -63,6 +56,7 @@ INSIDE = {
     "search": {
         "spaces": 0, "study": 1, "figures": 1, "importance": 2, "objective": 2, "tuning": 3, "samplers": 4, "": 5,
     },
+    "authoring": {"targets": 0, "kernel": 0, "solutions": 0, "address": 1, "build": 2, "": 3},
     "grading": {"repair": 0, "report": 0, "releasing": 1, "execution": 1, "scoring": 2, "batch": 3, "": 4},
     "training": {
         "history": 0, "batches": 0, "checkpoints": 0, "nonfinite": 1, "callbacks": 1, "measuring": 1, "tracked": 0,
@@ -72,13 +66,9 @@ INSIDE = {
 }  # fmt: skip
 # Edges inside a layer that are meant.
 SIBLINGS = {
-    ("monitoring", "diagnosis"),
     ("tabular", "models"),
     ("search", "evaluation"),
-    ("cli", "build"),
-    ("cli", "claims"),
-    ("cli", "grading"),
-    ("grading", "build"),  # the release is made from what the build publishes
+    ("grading", "authoring"),  # the release is made from what the build publishes
 }
 # Imported inside the function that uses them, so that importing a module of ours stays cheap.
 HEAVY = {
@@ -86,7 +76,6 @@ HEAVY = {
     "livelossplot", "nbclient", "nbformat", "nbgrader", "optuna", "sympy", "tensorboard", "torchviz", "traitlets",
     "wandb", "xgboost",
 }  # fmt: skip
-MAX_LINES = 400
 
 
 def package_sources() -> dict[str, str]:
@@ -139,8 +128,10 @@ def edge_is_allowed(importer: str, imported: str) -> bool:
         return LAYERS[other_top] < LAYERS[top] or (top, other_top) in SIBLINGS
     if top in INSIDE:
         return INSIDE[top][other_inner] < INSIDE[top][inner]
-    # Homework modules share only what is marked private.
-    return inner == "" or other_inner.startswith("_")
+    # Homework modules share the engine and nothing else.
+    if inner.startswith("engine"):
+        return other_inner.startswith("engine")
+    return inner == "" or other_inner.startswith(("_", "engine"))
 
 
 def complaints(sources: dict[str, str]) -> list[str]:
@@ -150,8 +141,6 @@ def complaints(sources: dict[str, str]) -> list[str]:
         if module and not has_layer(module):
             found.append(f"{module}: give it a layer (in the design's table and in this test)")
             continue
-        if (length := len(text.splitlines())) > MAX_LINES:
-            found.append(f"{module}: {length} lines, more than {MAX_LINES}; it has two jobs, split it")
         tree = ast.parse(text)
         for line, name in imports(module, tree, set(sources)):
             own = name.removeprefix("course_utils.")
@@ -180,7 +169,7 @@ def test_package_follows_the_architecture() -> None:
 
 
 def test_package_sources_are_found() -> None:
-    assert {"", "_validation", "reproducibility", "build", "cli"} <= set(package_sources())
+    assert {"", "_validation", "reproducibility", "authoring.build", "cli"} <= set(package_sources())
 
 
 GOOD_INIT = '"""Doc."""\n\n__version__ = "1"\n'
@@ -195,15 +184,19 @@ GOOD_INIT = '"""Doc."""\n\n__version__ = "1"\n'
         ("models", "from .training import fit", "models:1 may not import training"),
         ("models", "from . import training", "models:1 may not import training"),
         ("training", "import course_utils.claims as c", "training:1 may not import claims"),
-        ("claims", "from course_utils.build import build", "claims:1 may not import build"),
-        ("build", "from course_utils.cli import main", "build:1 may not import cli"),
+        ("claims", "from course_utils.authoring.build import build", "claims:1 may not import authoring.build"),
+        ("authoring", "from course_utils.cli import main", "authoring:1 may not import cli"),
         ("evaluation", "from course_utils.search import tune", "evaluation:1 may not import search"),
         ("kan.layer", "from course_utils.kan.network import KAN", "kan.layer:1 may not import kan.network"),
         ("kan.grid", "from . import pruning", "kan.grid:1 may not import kan.pruning"),
         ("kan.layer", "from ..training import fit", "kan.layer:1 may not import training"),
         ("training.batches", "from .loop import fit", "training.batches:1 may not import training.loop"),
         ("training.loop", "from course_utils.training import History", "training.loop:1 may not import training"),
-        ("diagnosis", "from course_utils.monitoring import diagnose", "diagnosis:1 may not import monitoring"),
+        (
+            "monitoring.diagnosis",
+            "from .monitors import GradientMonitor",
+            "monitoring.diagnosis:1 may not import monitoring.monitors",
+        ),
         ("kan.layer", "from course_utils.kan import KAN", "kan.layer:1 may not import kan"),
         ("homework.a", "from course_utils.homework.b import check", "homework.a:1 may not import homework.b"),
         ("models", "from course_utils.helpers import x", "models:1 imports course_utils.helpers, which has no layer"),
@@ -212,12 +205,12 @@ GOOD_INIT = '"""Doc."""\n\n__version__ = "1"\n'
         ("search", "import optuna", "search:1 imports optuna at module level"),
         ("claims", "try:\n    from IPython.display import display\nexcept ImportError:\n    pass", "claims:2 imports"),
         ("monitoring", "class A:\n    import tensorboard.x", "monitoring:2 imports tensorboard.x at module level"),
-        ("optim", "x = 1\n" * 401, "optim: 401 lines"),
         ("", GOOD_INIT + "from course_utils.optim import Adam\n", "__init__: it holds"),
     ],
 )
 def test_checker_finds_a_violation(module: str, text: str, expected: str) -> None:
     others = {
+        "monitoring.monitors": "",
         "training": "",
         "training.loop": "",
         "tabular": "",
@@ -237,13 +230,12 @@ def test_checker_finds_a_violation(module: str, text: str, expected: str) -> Non
         ("training", "from course_utils.models import MLP\nfrom course_utils._validation import check_int"),
         ("search", "from course_utils.evaluation import cross_validate\ndef f():\n    import optuna"),
         ("claims", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import IPython"),
-        ("cli", "from course_utils.build import build\nfrom course_utils.claims import MIME_TYPE"),
+        ("cli", "from course_utils.authoring.build import build\nfrom course_utils.claims import MIME_TYPE"),
         ("kan.network", "from .layer import KANLayer\nfrom course_utils.init import init_weights"),
         ("kan", "from course_utils.kan.network import KAN"),
         ("init", "from kan import network  # another project's kan"),
         ("homework.a", "from course_utils.homework._checks import close"),
         ("reproducibility", "from course_utils import __version__\nfrom course_utils._validation import check_int"),
-        ("optim", "x = 1\n" * 400),
     ],
 )
 def test_checker_accepts_what_is_meant(module: str, text: str) -> None:

@@ -16,8 +16,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from course_utils import build as build_module
-from course_utils.build import (
+from course_utils.authoring import build as build_module
+from course_utils.authoring.build import (
     BuildError,
     Outcome,
     Target,

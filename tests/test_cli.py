@@ -16,7 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from course_utils import cli
-from course_utils.build import BuildError, Outcome, Target, lesson_targets, read_source
+from course_utils.authoring.build import BuildError, Outcome, Target, lesson_targets, read_source
 from course_utils.claims import MIME_TYPE
 from course_utils.cli import collect_claims, format_claims, main, new_lesson, render_lesson
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from course_utils import datasets
-from course_utils.datasets import FASHION_MNIST_CLASSES, load_boston_housing, load_fashion_mnist
+from course_utils.datasets import FASHION_MNIST_CLASSES, load_boston_housing, load_fashion_mnist, loading
 
 ROOT = datasets.data_dir()
 FOLDERS = sorted(path for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__")
@@ -116,5 +116,5 @@ def test_fashion_card_gives_the_true_figures() -> None:
 
 def test_fashion_card_lists_the_checksums_that_the_download_demands() -> None:
     rows = table_under(read_card("fashion_mnist"), "Checksum")
-    demanded = {f"{name}.gz": f"`{sha256}`" for name, sha256 in datasets._FASHION_MNIST_SHA256.items()}
+    demanded = {f"{name}.gz": f"`{sha256}`" for name, sha256 in loading._FASHION_MNIST_SHA256.items()}
     assert [(name, sha256) for name, sha256 in rows] == list(demanded.items())

@@ -25,7 +25,7 @@ from scipy import integrate
 from sklearn import datasets as sklearn_datasets
 
 from course_utils import datasets
-from course_utils.datasets import ImageData, load_boston_housing, load_fashion_mnist, read_idx, read_statlib
+from course_utils.datasets import ImageData, load_boston_housing, load_fashion_mnist, loading, read_idx, read_statlib
 
 BOSTON_SHA256 = (
     "832e894115c56dd24ec63848d4a3d9bd921d268d0be1bee2a8f4ee5ea318f5f7"  # of scikit-learn 1.1.3's CSV, parsed
@@ -75,13 +75,13 @@ def test_data_dir_prefers_the_installed_copy(tmp_path: Path, monkeypatch: pytest
     for folder in (tmp_path / "data", tmp_path / "course_utils" / "_data"):
         folder.mkdir(parents=True)
         (folder / "SHA256SUMS").touch()
-    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "course_utils" / "datasets.py"))
+    monkeypatch.setattr(loading, "__file__", str(tmp_path / "course_utils" / "datasets" / "loading.py"))
     assert datasets.data_dir() == tmp_path / "course_utils" / "_data"
 
 
 def test_data_dir_refuses_an_unrelated_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
-    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "course_utils" / "datasets.py"))
+    monkeypatch.setattr(loading, "__file__", str(tmp_path / "course_utils" / "datasets" / "loading.py"))
     with pytest.raises(FileNotFoundError, match="reinstall"):
         datasets.data_dir()
 
@@ -271,14 +271,14 @@ def test_all_70000_official_images_are_read_and_hold_the_subset(subset: ImageDat
 
 
 @needs_official_files
-@pytest.mark.parametrize("name", sorted(datasets._FASHION_MNIST_SHA256))
+@pytest.mark.parametrize("name", sorted(loading._FASHION_MNIST_SHA256))
 def test_the_demanded_checksum_is_that_of_the_official_file(name: str) -> None:
     # Debian recompressed nothing: it only dropped the name and the time from the gzip header. Put back, they give the
     # official file, byte for byte. The times were found by comparison with the authors' MD5 sums.
     time = 1_504_176_606 if name.startswith("train") else 1_504_176_627
     header = b"\x1f\x8b\x08\x08" + struct.pack("<I", time) + b"\x00\x03" + name.encode() + b"\0"
     official = header + (OFFICIAL / f"{name}.gz").read_bytes()[10:]
-    assert hashlib.sha256(official).hexdigest() == datasets._FASHION_MNIST_SHA256[name]
+    assert hashlib.sha256(official).hexdigest() == loading._FASHION_MNIST_SHA256[name]
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -329,7 +329,7 @@ def test_damaged_subset_file_is_named(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "fashion_mnist_subset.npz"
     path.write_bytes(content[:keep])
     with pytest.raises(ValueError, match=r"fashion_mnist_subset\.npz is damaged"):
-        datasets._read_subset(path)
+        loading._read_subset(path)
 
 
 # --- Tensors --------------------------------------------------------------------------------------------------------
@@ -517,10 +517,10 @@ def test_second_host_serves_when_the_first_is_down_and_the_cache_after_that(
     serve: Callable[[Serve], list[str]], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_image_folder(tmp_path)
-    contents = {name: (tmp_path / f"{name}.gz").read_bytes() for name in datasets._FASHION_MNIST_SHA256}
+    contents = {name: (tmp_path / f"{name}.gz").read_bytes() for name in loading._FASHION_MNIST_SHA256}
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    monkeypatch.setattr(datasets, "_FASHION_MNIST_SHA256", checksums)
-    first_host = datasets._FASHION_MNIST_HOSTS[0]
+    monkeypatch.setattr(loading, "_FASHION_MNIST_SHA256", checksums)
+    first_host = loading._FASHION_MNIST_HOSTS[0]
 
     def answer(url: str, file: BinaryIO) -> None:
         if url.startswith(first_host):
@@ -605,7 +605,6 @@ GENERATORS: dict[str, Callable[..., Tensors]] = {
     "two_moons": datasets.make_two_moons,
     "circles": datasets.make_circles,
     "spirals": datasets.make_spirals,
-    "checkerboard": datasets.make_checkerboard,
 }
 REGRESSIONS = ("polynomial", "projectile")
 every_generator = pytest.mark.parametrize("name", GENERATORS)
@@ -774,15 +773,6 @@ def test_spiral_points_lie_on_the_arm_of_their_class(n_arms: int, n_turns: float
     assert radius.max() <= 1
 
 
-def test_checkerboard_neighbours_differ_and_the_cell_at_the_origin_is_0() -> None:
-    inputs, targets = datasets.make_checkerboard(2_000, n_cells=3)
-    cells = (inputs * 3).floor().long()
-    colours = torch.full((3, 3), -1)
-    colours[cells[:, 0], cells[:, 1]] = targets
-    assert colours.tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
-    assert (colours[cells[:, 0], cells[:, 1]] == targets).all()
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -795,7 +785,6 @@ def test_checkerboard_neighbours_differ_and_the_cell_at_the_origin_is_0() -> Non
         (lambda: datasets.make_spirals(5, n_arms=1), "n_arms must be at least 2, got 1"),
         (lambda: datasets.make_spirals(2, n_arms=3), "n_samples must be at least 3, got 2"),
         (lambda: datasets.make_spirals(5, n_turns=0), r"n_turns must be in \(0, inf\), got 0"),
-        (lambda: datasets.make_checkerboard(5, n_cells=1), "n_cells must be at least 2, got 1"),
         (lambda: datasets.make_two_moons(5, seed=-1), "seed must be at least 0, got -1"),
     ],
 )

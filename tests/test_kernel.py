@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from course_utils import _kernel
+from course_utils.authoring import kernel as _kernel
 
 
 class Socket:

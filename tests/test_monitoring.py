@@ -27,8 +27,8 @@ from course_utils.monitoring import (
     diagnose,
     find_nonfinite,
     saturated_fraction,
-    update_ratio,
 )
+from course_utils.monitoring.monitors import update_ratio
 
 mpl.use("agg")
 LOSS = nn.CrossEntropyLoss()

@@ -17,8 +17,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from course_utils._solutions import verdicts
-from course_utils.build import MAX_BYTES, Target, find_flaws, homework_targets, is_stale, lesson_targets
+from course_utils.authoring.build import MAX_BYTES, Target, find_flaws, homework_targets, is_stale, lesson_targets
+from course_utils.authoring.solutions import verdicts
 from course_utils.claims import MIME_TYPE
 
 ROOT = Path(__file__).resolve().parents[1]

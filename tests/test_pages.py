@@ -19,7 +19,7 @@ from course_utils import cli
 from course_utils.claims import Claim
 from course_utils.grading.execution import Limits
 from course_utils.homework import Verdict
-from course_utils.homework._proving import MIN_RIGHT, MIN_WRONG
+from course_utils.homework.engine.proving import MIN_RIGHT, MIN_WRONG
 from course_utils.plotting import COLORS, DIVERGING, SEQUENTIAL, TRAIN, VAL, sequence_colors, style
 
 ROOT = Path(__file__).resolve().parents[1]

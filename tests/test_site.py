@@ -20,9 +20,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from course_utils._solutions import VERDICT_TYPE
-from course_utils.build import prepare, read_source
+from course_utils.authoring.build import prepare, read_source
 from course_utils.claims import MIME_TYPE, Claim
+from course_utils.homework.engine.verdict import VERDICT_TYPE
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,15 +12,15 @@ import jupytext
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from course_utils._solutions import (
+from course_utils.authoring.build import BuildError, build, homework_targets, prepare, solved_targets
+from course_utils.authoring.solutions import (
     STUB,
-    VERDICT_TYPE,
     clear_solutions,
     drop_hidden_tests,
     mark_for_nbgrader,
     verdicts,
 )
-from course_utils.build import BuildError, build, homework_targets, prepare, solved_targets
+from course_utils.homework.engine.verdict import VERDICT_TYPE
 
 SOURCE = '''# %% [markdown]
 # # Homework
@@ -134,7 +134,7 @@ def test_a_homework_becomes_a_student_version_and_a_solved_twin(clone: Path) -> 
 
 
 LESSON = """# %%
-from course_utils.homework._judge import judge
+from course_utils.homework.engine.judge import judge
 
 
 def double(x):

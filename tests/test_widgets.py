@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course_utils import plotting, widgets
-from course_utils.build import normalize
+from course_utils.authoring.build import normalize
 from course_utils.widgets import Explorer, canvas, explorer, labelled, log, play
 
 VIEW = "application/vnd.jupyter.widget-view+json"

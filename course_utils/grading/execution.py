@@ -16,8 +16,8 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from course_utils._kernel import KERNEL_ENVIRONMENT, kernel_manager
 from course_utils._validation import check_positive
+from course_utils.authoring.kernel import KERNEL_ENVIRONMENT, kernel_manager
 from course_utils.grading.repair import is_test
 
 __all__ = ["STOPPED", "Limits", "execute", "trusted_names"]

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from course_utils._solutions import clear_solutions, drop_hidden_tests, mark_for_nbgrader
-from course_utils._targets import BuildError, Target, homework_targets
-from course_utils.build import normalize, prepare, read_source
+from course_utils.authoring.build import normalize, prepare, read_source
+from course_utils.authoring.solutions import clear_solutions, drop_hidden_tests, mark_for_nbgrader
+from course_utils.authoring.targets import BuildError, Target, homework_targets
 from course_utils.grading.repair import read_notebook, write_notebook
 
 __all__ = ["GradingError", "nbgrader_at_work", "nbgrader_config", "needs_nbgrader", "release", "run_nbgrader"]

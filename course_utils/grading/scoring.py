@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from course_utils._solutions import drop_hidden_tests
+from course_utils.authoring.solutions import drop_hidden_tests
 from course_utils.grading.execution import STOPPED
 from course_utils.grading.releasing import nbgrader_at_work, nbgrader_config, run_nbgrader
 from course_utils.grading.repair import is_test, read_notebook, write_notebook

@@ -4,6 +4,6 @@ A check returns a `Verdict`, which a notebook shows when it ends a cell; `requir
 cells; `progress` shows what is solved so far.
 """
 
-from course_utils.homework._verdict import Progress, Verdict, WrongAnswerError, progress, require
+from course_utils.homework.engine.verdict import Progress, Verdict, WrongAnswerError, progress, require
 
 __all__ = ["Progress", "Verdict", "WrongAnswerError", "progress", "require"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from course_utils.homework._judge import Mistake
+from course_utils.homework.engine.judge import Mistake
 from course_utils.kan import b_spline_basis
 
 __all__ = [

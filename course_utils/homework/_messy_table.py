@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_diabetes
 
-from course_utils.homework._judge import Mistake, judge, not_attempted
-from course_utils.homework._running import run
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.judge import Mistake, judge, not_attempted
+from course_utils.homework.engine.running import run
+from course_utils.homework.engine.verdict import Verdict
 
 __all__ = ["EXERCISES", "MISSING", "check_clean", "check_prepare", "messy_diabetes"]
 

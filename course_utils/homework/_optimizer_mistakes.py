@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils.homework._judge import Mistake
+from course_utils.homework.engine.judge import Mistake
 
 __all__ = [
     "Ride",

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from course_utils.datasets import load_fashion_mnist
-from course_utils.homework._answers import answers_of
-from course_utils.homework._judge import judge_conditions, not_attempted
-from course_utils.homework._running import run
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.answers import answers_of
+from course_utils.homework.engine.judge import judge_conditions, not_attempted
+from course_utils.homework.engine.running import run
+from course_utils.homework.engine.verdict import Verdict
 from course_utils.models import count_parameters
 
 if TYPE_CHECKING:

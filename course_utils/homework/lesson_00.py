@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from course_utils.homework._judge import Mistake, judge, judge_answer, not_attempted
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.judge import Mistake, judge, judge_answer, not_attempted
+from course_utils.homework.engine.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from course_utils.homework._compare import brief, difference
-from course_utils.homework._judge import Mistake, judge, judge_answer, not_attempted
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.compare import brief, difference
+from course_utils.homework.engine.judge import Mistake, judge, judge_answer, not_attempted
+from course_utils.homework.engine.verdict import Verdict
 from course_utils.init import kaiming_std
 from course_utils.monitoring import dead_fraction
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from course_utils import init
-from course_utils.homework._compare import brief, difference
-from course_utils.homework._judge import Mistake, judge, judge_answer, not_attempted
-from course_utils.homework._running import run
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.compare import brief, difference
+from course_utils.homework.engine.judge import Mistake, judge, judge_answer, not_attempted
+from course_utils.homework.engine.running import run
+from course_utils.homework.engine.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from course_utils import schedules
-from course_utils.homework._compare import brief
-from course_utils.homework._judge import Mistake, judge, judge_answer, not_attempted
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.compare import brief
+from course_utils.homework.engine.judge import Mistake, judge, judge_answer, not_attempted
+from course_utils.homework.engine.verdict import Verdict
 from course_utils.reproducibility import make_generator
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from course_utils.evaluation import corrected_resampled_ttest
-from course_utils.homework._judge import Mistake, judge, judge_answer
 from course_utils.homework._selection import (
     Split,
     chosen,
@@ -27,7 +26,8 @@ from course_utils.homework._selection import (
     selection_figure,
     t_and_p,
 )  # fmt: skip
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.judge import Mistake, judge, judge_answer
+from course_utils.homework.engine.verdict import Verdict
 
 __all__ = [
     "EXERCISES", "check_chosen_columns", "check_corrected_t", "check_enough_images", "check_fold_rows",

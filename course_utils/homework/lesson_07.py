@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from course_utils.homework._judge import Mistake, judge, judge_answer
 from course_utils.homework._tables import (
     Pair,
     boost,
@@ -20,7 +19,8 @@ from course_utils.homework._tables import (
     spearman,
     to_normal,
 )
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.judge import Mistake, judge, judge_answer
+from course_utils.homework.engine.verdict import Verdict
 
 __all__ = [
     "EXERCISES", "check_boosting_step", "check_delta", "check_mean_ranks", "check_one_hot", "check_quantile_scale",

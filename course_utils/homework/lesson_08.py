@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_utils.homework._judge import Mistake, judge, judge_answer
 from course_utils.homework._splines import (
     blend,
     boxes,
@@ -21,7 +20,8 @@ from course_utils.homework._splines import (
     refinement_figure,
     scale_to,
 )
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.judge import Mistake, judge, judge_answer
+from course_utils.homework.engine.verdict import Verdict
 from course_utils.kan import KANLayer
 from course_utils.reproducibility import make_generator
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from course_utils.homework import Verdict
-from course_utils.homework._judge import Mistake, judge
+from course_utils.homework.engine.judge import Mistake, judge
 
 EXERCISES = ("1 ReLU", "2 Softmax", "3 Variance")
 

@@ -24,10 +24,10 @@ from typing import Any
 import grading_samples as samples
 import pytest
 
-from course_utils._solutions import VERDICT_TYPE
 from course_utils.cli import main
 from course_utils.grading import GradingError, grade, release
 from course_utils.homework import Verdict, WrongAnswerError
+from course_utils.homework.engine.verdict import VERDICT_TYPE
 
 HERE = Path(__file__).parent
 HIDDEN = HERE.parents[1] / "notebooks" / "source" / "homework" / "hidden" / "hidden_checks.py"

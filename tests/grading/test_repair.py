@@ -15,7 +15,7 @@ import grading_samples as samples
 import pytest
 from nbformat import from_dict
 
-from course_utils.build import prepare
+from course_utils.authoring.build import prepare
 from course_utils.grading.execution import Limits, trusted_names
 from course_utils.grading.repair import (
     UnreadableError,
@@ -33,8 +33,8 @@ pytest.importorskip("jupytext")
 def read(prepared: str) -> Any:
     import jupytext
 
-    from course_utils._solutions import mark_for_nbgrader
-    from course_utils.build import normalize
+    from course_utils.authoring.build import normalize
+    from course_utils.authoring.solutions import mark_for_nbgrader
 
     notebook = jupytext.reads(samples.SOURCE, fmt="py:percent")
     notebook.metadata.clear()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils._solutions import VERDICT_TYPE
 from course_utils.homework import Progress, Verdict, WrongAnswerError, progress, require
-from course_utils.homework._compare import brief, difference
-from course_utils.homework._judge import Mistake, judge, judge_answer, judge_conditions
-from course_utils.homework._proving import Proof, complaints
+from course_utils.homework.engine.compare import brief, difference
+from course_utils.homework.engine.judge import Mistake, judge, judge_answer, judge_conditions
+from course_utils.homework.engine.proving import Proof, complaints
+from course_utils.homework.engine.verdict import VERDICT_TYPE
 
 CASES = [(np.random.default_rng(seed).normal(size=(5, 3)),) for seed in range(3)]
 MISTAKES = [

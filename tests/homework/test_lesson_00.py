@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from course_utils.homework import lesson_00
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 from course_utils.homework.lesson_00 import (
     check_cross_entropy,
     check_gates,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from course_utils.homework import lesson_01
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 from course_utils.homework.lesson_01 import (
     check_chain_gradients,
     check_clipped,

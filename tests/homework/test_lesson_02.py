@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from course_utils.homework import lesson_02
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 from course_utils.homework.lesson_02 import (
     check_different_rows,
     check_factor,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from course_utils.homework import lesson_03 as module
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 
 
 def norm2d(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5, axes: Any = (0, 2, 3), **options: Any) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from course_utils.homework import lesson_04 as module
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 
 
 def decompose(fits: Any, truth: Any, noise: float) -> tuple[Any, Any, Any]:

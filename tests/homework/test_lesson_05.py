@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from course_utils.homework import lesson_05 as module
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 
 
 def sgd(w: Tensor, g: Tensor, m: Tensor, lr: float, beta: float, nesterov: bool) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.model_selection import KFold
 
 from course_utils.homework import lesson_06 as module
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 
 
 def by_array_split(order: Any, k: int, i: int) -> Any:

@@ -14,8 +14,8 @@ from sklearn.tree import DecisionTreeRegressor
 
 from course_utils.datasets import load_boston_housing
 from course_utils.homework import lesson_07 as module
-from course_utils.homework._proving import Proof, checks_of, complaints
 from course_utils.homework._tables import huber_centre
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 
 TWINS = Proof(
     right=[36.585, 300 / 656 * 80],

@@ -14,9 +14,9 @@ from scipy.interpolate import BSpline
 from torch.nn import functional
 
 from course_utils.homework import lesson_08 as module
-from course_utils.homework._proving import Proof, checks_of, complaints
 from course_utils.homework._splines import blend, boxes, n_parameters
 from course_utils.homework._splines import refine as twin_of_refine
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 from course_utils.kan import KAN, b_spline_basis
 from course_utils.models import count_parameters
 

@@ -78,8 +78,8 @@ from torch import nn
 
 from course_utils import plotting
 from course_utils.datasets import load_fashion_mnist
-from course_utils.homework import backpropagation, progress, require
-from course_utils.homework.backpropagation import (
+from course_utils.homework import hw1, progress, require
+from course_utils.homework.hw1 import (
     check_batchnorm_backward,
     check_batchnorm_forward,
     check_cross_entropy,
@@ -530,4 +530,4 @@ print(f"largest gradient by bias1 in the last step: {abs(gradients['bias1']).max
 # *Your answer*
 
 # %%
-progress(backpropagation)
+progress(hw1)

@@ -81,8 +81,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils import plotting
-from course_utils.homework import keeping_the_signal_alive, progress, require
-from course_utils.homework.keeping_the_signal_alive import (
+from course_utils.homework import hw2, progress, require
+from course_utils.homework.hw2 import (
     PATIENTS,
     check_gradient_profile,
     check_name_sickness,
@@ -487,4 +487,4 @@ show(
 # *Your answer*
 
 # %%
-progress(keeping_the_signal_alive)
+progress(hw2)

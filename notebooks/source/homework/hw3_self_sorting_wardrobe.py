@@ -84,8 +84,8 @@ from torch.nn import functional as F
 
 from course_utils import plotting
 from course_utils.datasets import load_fashion_mnist
-from course_utils.homework import progress, require, self_sorting_wardrobe
-from course_utils.homework.self_sorting_wardrobe import (
+from course_utils.homework import hw3, progress, require
+from course_utils.homework.hw3 import (
     BUDGET,
     check_choose,
     check_confident_failures,
@@ -608,4 +608,4 @@ show(
 # *To hand it in as a page:* `jupyter nbconvert --to html hw3_self_sorting_wardrobe.ipynb`.
 
 # %%
-progress(self_sorting_wardrobe)
+progress(hw3)

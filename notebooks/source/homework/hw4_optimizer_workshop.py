@@ -71,8 +71,8 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from course_utils import plotting
-from course_utils.homework import optimizer_workshop, progress, require
-from course_utils.homework.optimizer_workshop import (
+from course_utils.homework import hw4, progress, require
+from course_utils.homework.hw4 import (
     Stepper,
     check_adam_step,
     check_adamw,
@@ -475,4 +475,4 @@ for name in results:
 # 5. **A bug.** Describe one mistake that a check found in your code, and how it would have shown in the race, if at all.
 
 # %%
-progress(optimizer_workshop)
+progress(hw4)

@@ -80,8 +80,8 @@ from sklearn.linear_model import Ridge
 from torch.nn import functional as F
 
 from course_utils import plotting, preprocessing
-from course_utils.homework import progress, require, traditional_or_mlp
-from course_utils.homework.traditional_or_mlp import (
+from course_utils.homework import hw5, progress, require
+from course_utils.homework.hw5 import (
     MISSING,
     check_clean,
     check_conclude,
@@ -544,4 +544,4 @@ show(
 # it) and open the page in a browser. Its *Print… → Save as PDF* makes the PDF.
 
 # %%
-progress(traditional_or_mlp)
+progress(hw5)

@@ -72,8 +72,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils import plotting
-from course_utils.homework import kan_laboratory, progress, require
-from course_utils.homework.kan_laboratory import (
+from course_utils.homework import hw6, progress, require
+from course_utils.homework.hw6 import (
     check_bspline_basis,
     check_edge_scores,
     check_hidden_formula,
@@ -463,4 +463,4 @@ hidden_checks.require_again(functools.partial(check_hidden_formula, number=STUDE
 #    functions, the constants?
 
 # %%
-progress(kan_laboratory)
+progress(hw6)

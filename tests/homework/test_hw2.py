@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from course_utils.diagnosis import diagnose
-from course_utils.homework import keeping_the_signal_alive as module
-from course_utils.homework._proving import Proof, checks_of, complaints
-from course_utils.homework.keeping_the_signal_alive import PATIENTS, make_patient, record_calls, train_station
+from course_utils.homework import hw2 as module
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
+from course_utils.homework.hw2 import PATIENTS, make_patient, record_calls, train_station
 from course_utils.init import init_weights, lsuv
 from course_utils.models import MLP
 from course_utils.monitoring import GradientMonitor
+from course_utils.monitoring.diagnosis import diagnose
 from course_utils.reproducibility import make_generator
 
 pytestmark = pytest.mark.slow  # the checks train networks

@@ -17,9 +17,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from course_utils._kernel import KERNEL_ENVIRONMENT, kernel_manager
-from course_utils._solutions import clear_solutions, drop_hidden_tests, mark_for_nbgrader, verdicts
-from course_utils._targets import BuildError, Target, find_root, homework_targets, lesson_targets, solved_targets
+from course_utils.authoring.kernel import KERNEL_ENVIRONMENT, kernel_manager
+from course_utils.authoring.solutions import clear_solutions, drop_hidden_tests, mark_for_nbgrader, verdicts
+from course_utils.authoring.targets import (
+    BuildError,
+    Target,
+    find_root,
+    homework_targets,
+    lesson_targets,
+    solved_targets,
+)
 
 __all__ = [
     "MAX_BYTES",
@@ -235,7 +242,7 @@ def find_flaws(notebook: Any) -> list[str]:
 def machine_paths(text: str) -> list[str]:
     """Return the paths in ``text`` that belong to one machine or its user, each once."""
     found = [match.group() for match in _PRIVATE_PLACE.finditer(text)]
-    own = {Path.home(), Path(sys.prefix), Path(tempfile.gettempdir()), Path(__file__).resolve().parents[1]}
+    own = {Path.home(), Path(sys.prefix), Path(tempfile.gettempdir()), Path(__file__).resolve().parents[2]}
     for folder in own:
         if len(folder.parts) > 1:  # a user without a home has "/"
             found += re.findall(rf"(?<![\w.]){re.escape(str(folder))}(?!\w)[^\s'\"<>]*", text)

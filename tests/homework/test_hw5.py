@@ -18,8 +18,8 @@ from sklearn.metrics import root_mean_squared_error
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
-from course_utils.homework import traditional_or_mlp as module
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework import hw5 as module
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 from course_utils.models import MLP
 from course_utils.training import fit
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from course_utils.evaluation import corrected_resampled_ttest
-from course_utils.homework._answers import answers_of
-from course_utils.homework._judge import Mistake, judge, judge_conditions
 from course_utils.homework._messy_table import EXERCISES, MISSING, check_clean, check_prepare, messy_diabetes
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.answers import answers_of
+from course_utils.homework.engine.judge import Mistake, judge, judge_conditions
+from course_utils.homework.engine.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

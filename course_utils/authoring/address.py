@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from course_utils._targets import BuildError, homework_targets, lesson_targets
+from course_utils.authoring.targets import BuildError, homework_targets, lesson_targets
 
 __all__ = [
     "MARKER",

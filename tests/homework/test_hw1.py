@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.homework import backpropagation as module
+from course_utils.homework import hw1 as module
 from course_utils.homework._network_by_hand import FAULTS, by_hand
-from course_utils.homework._proving import Proof, checks_of, complaints
-from course_utils.homework.backpropagation import make_parameters
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
+from course_utils.homework.hw1 import make_parameters
 
 
 @pytest.fixture(autouse=True, scope="module")

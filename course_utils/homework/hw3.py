@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from course_utils.homework._judge import Mistake, judge
-from course_utils.homework._verdict import Verdict
 from course_utils.homework._wardrobe import (
     BUDGET,
     EXERCISES,
@@ -22,6 +20,8 @@ from course_utils.homework._wardrobe import (
     check_train_net,
     check_wardrobe,
 )
+from course_utils.homework.engine.judge import Mistake, judge
+from course_utils.homework.engine.verdict import Verdict
 
 __all__ = [
     "BUDGET",

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from course_utils.homework._compare import brief, difference
-from course_utils.homework._running import Run, run
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.compare import brief, difference
+from course_utils.homework.engine.running import Run, run
+from course_utils.homework.engine.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from course_utils.homework._judge import Mistake, judge
 from course_utils.homework._network_by_hand import (
     BACKWARD_ORDER,
     FAULTS,
@@ -24,7 +23,8 @@ from course_utils.homework._network_by_hand import (
     make_parameters,
     softmax,
 )
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.judge import Mistake, judge
+from course_utils.homework.engine.verdict import Verdict
 from course_utils.layers import BatchNormCache, batchnorm_backward, batchnorm_forward
 
 __all__ = [

@@ -10,10 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils.diagnosis import Diagnosis, diagnose
-from course_utils.homework._compare import brief
-from course_utils.homework._judge import Mistake, judge, not_attempted
-from course_utils.homework._running import run
 from course_utils.homework._station import (
     N_CHANNELS,
     N_KINDS,
@@ -26,7 +22,11 @@ from course_utils.homework._station import (
     relu_outputs,
     train_station,
 )
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.compare import brief
+from course_utils.homework.engine.judge import Mistake, judge, not_attempted
+from course_utils.homework.engine.running import run
+from course_utils.homework.engine.verdict import Verdict
+from course_utils.monitoring.diagnosis import Diagnosis, diagnose
 from course_utils.reproducibility import make_generator
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from course_utils._hooks import (
+from course_utils._validation import check_non_negative, check_one_of
+from course_utils.monitoring.diagnosis import Diagnosis, LayerVerdict, NonFinite, diagnose, find_nonfinite
+from course_utils.monitoring.hooks import (
     SATURATION_TOL,
     Recorder,
     activation_modules,
@@ -20,8 +22,6 @@ from course_utils._hooks import (
     layer_weights,
     saturated_share,
 )
-from course_utils._validation import check_non_negative, check_one_of
-from course_utils.diagnosis import Diagnosis, LayerVerdict, NonFinite, diagnose, find_nonfinite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

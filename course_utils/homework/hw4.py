@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from course_utils import schedules
-from course_utils.homework._judge import Mistake, judge, judge_conditions
 from course_utils.homework._optimizer_mistakes import (
     Ride,
     TorchStep,
@@ -22,8 +21,9 @@ from course_utils.homework._optimizer_mistakes import (
     nesterov_mistakes,
 )
 from course_utils.homework._race import ENTRANTS, hold_race, make_race, race_mistakes
-from course_utils.homework._running import run
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.judge import Mistake, judge, judge_conditions
+from course_utils.homework.engine.running import run
+from course_utils.homework.engine.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from course_utils._validation import check_in_range, check_int, check_non_negative, check_positive
 
 __all__ = [
-    "make_checkerboard",
     "make_circles",
     "make_polynomial",
     "make_projectile",
@@ -236,27 +235,6 @@ def make_spirals(
     radius = rng.uniform(0.0, 1.0, size=len(classes))
     angle = 2 * math.pi * (n_turns * radius + classes / n_arms)
     return _shuffled(_polar(radius, angle), classes, noise_std, rng)
-
-
-def make_checkerboard(n_samples: int, *, n_cells: int = 4, seed: int = 0) -> TensorPair:
-    """Draw points of the unit square, coloured like a board of ``n_cells`` × ``n_cells``.
-
-    Args:
-        n_samples: number of points.
-        n_cells: cells a side, at least 2.
-        seed: of the positions.
-
-    Returns:
-        inputs (n, 2) float32, uniform in [0, 1)²; classes (n,) int64, 0 in the cell at the origin.
-
-    Raises:
-        TypeError, ValueError: an argument is out of range.
-    """
-    n_samples = check_int(n_samples, "n_samples", minimum=1)
-    n_cells = check_int(n_cells, "n_cells", minimum=2)
-    # In float32 before the cells are counted, so that rounding can't move a point across a border.
-    points = _generator(seed).random((n_samples, 2), dtype=np.float32)
-    return _classification(points, np.floor(points * n_cells).sum(axis=1).astype(np.int64) % 2)
 
 
 def _generator(seed: int) -> np.random.Generator:

@@ -12,10 +12,10 @@ import torch
 from scipy.interpolate import BSpline
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from course_utils.homework import Verdict, kan_laboratory
+from course_utils.homework import Verdict, hw6
 from course_utils.homework._kan_mistakes import importance
 from course_utils.homework._mystery import Formula, hidden_formula
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 from course_utils.kan import KAN, b_spline_basis
 
 SPACE = {"np": np, "torch": torch, "F": F, "b_spline_basis": b_spline_basis}
@@ -403,12 +403,12 @@ FORMULA = Proof(
 )
 
 PROOFS: dict[Callable[..., Verdict], Proof] = {
-    kan_laboratory.check_bspline_basis: BASIS,
-    kan_laboratory.check_kan_layer: LAYER,
-    kan_laboratory.check_refine: REFINE,
-    kan_laboratory.check_edge_scores: SCORES,
-    kan_laboratory.check_masks: MASKS,
-    kan_laboratory.check_hidden_formula: FORMULA,
+    hw6.check_bspline_basis: BASIS,
+    hw6.check_kan_layer: LAYER,
+    hw6.check_refine: REFINE,
+    hw6.check_edge_scores: SCORES,
+    hw6.check_masks: MASKS,
+    hw6.check_hidden_formula: FORMULA,
 }
 
 
@@ -418,7 +418,7 @@ def test_check_accepts_and_names_each_fault(check: Callable[..., Verdict]) -> No
 
 
 def test_every_check_is_proven() -> None:
-    assert set(PROOFS) == set(checks_of(kan_laboratory))
+    assert set(PROOFS) == set(checks_of(hw6))
 
 
 @pytest.mark.parametrize("check", PROOFS, ids=lambda check: check.__name__)
@@ -433,11 +433,11 @@ def test_another_seed_tells_the_same(check: Callable[..., Verdict]) -> None:
 
 
 def test_every_exercise_is_checked() -> None:
-    assert [check(...).exercise for check in PROOFS] == list(kan_laboratory.EXERCISES)
+    assert [check(...).exercise for check in PROOFS] == list(hw6.EXERCISES)
 
 
 def test_figures_are_drawn_and_described() -> None:
-    for verdict in (kan_laboratory.check_bspline_basis(basis()), kan_laboratory.check_refine(refine())):
+    for verdict in (hw6.check_bspline_basis(basis()), hw6.check_refine(refine())):
         assert verdict.figure is not None
         figure, alt = verdict.figure()
         assert len(alt) > 40
@@ -465,11 +465,11 @@ def test_each_student_has_a_formula_that_is_finite_and_uses_both_terms() -> None
 
 
 def test_mystery_data_follow_from_the_number_alone() -> None:
-    x, y = kan_laboratory.mystery_data(4)
+    x, y = hw6.mystery_data(4)
 
     assert x.shape == (400, 3)
     assert y.shape == (400, 1)
     assert float(x.abs().max()) <= 1
     torch.testing.assert_close(y[:, 0], true_formula(x))
-    torch.testing.assert_close(kan_laboratory.mystery_data(4, n=400)[1], y)
+    torch.testing.assert_close(hw6.mystery_data(4, n=400)[1], y)
     assert isinstance(hidden_formula(4), Formula)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from course_utils._hooks import (
+from course_utils.monitoring.hooks import (
     SATURATION_TOL,
     Call,
     asymptotes,

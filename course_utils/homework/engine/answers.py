@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from course_utils.homework._judge import not_attempted
-from course_utils.homework._running import run
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.judge import not_attempted
+from course_utils.homework.engine.running import run
+from course_utils.homework.engine.verdict import Verdict
 
 __all__ = ["answers_of"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.verdict import Verdict
 
 __all__ = ["MIN_RIGHT", "MIN_WRONG", "Proof", "checks_of", "complaints"]
 

@@ -18,18 +18,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from course_utils._idx import read_idx
-from course_utils._statlib import read_statlib
-from course_utils._synthetic import (
-    make_checkerboard,
-    make_circles,
-    make_polynomial,
-    make_projectile,
-    make_spirals,
-    make_two_moons,
-    make_xor,
-)
 from course_utils._validation import check_int, check_one_of
+from course_utils.datasets.idx import read_idx
+from course_utils.datasets.statlib import read_statlib
 
 __all__ = [
     "FASHION_MNIST_CLASSES",
@@ -39,15 +30,6 @@ __all__ = [
     "data_dir",
     "load_boston_housing",
     "load_fashion_mnist",
-    "make_checkerboard",
-    "make_circles",
-    "make_polynomial",
-    "make_projectile",
-    "make_spirals",
-    "make_two_moons",
-    "make_xor",
-    "read_idx",
-    "read_statlib",
 ]
 
 TensorPair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -227,7 +209,7 @@ def data_dir() -> Path:
     Raises:
         FileNotFoundError: neither exists.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     candidates = [package / "_data", package.parent / "data"]
     for candidate in candidates:
         # The list of checksums tells ours from an unrelated folder called data beside an installed package.

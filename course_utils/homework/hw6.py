@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.homework import _kan_mistakes as mistaken
-from course_utils.homework._compare import difference
-from course_utils.homework._judge import Mistake, judge, judge_conditions
 from course_utils.homework._mystery import Formula, hidden_formula
-from course_utils.homework._running import run
-from course_utils.homework._verdict import Verdict
+from course_utils.homework.engine.compare import difference
+from course_utils.homework.engine.judge import Mistake, judge, judge_conditions
+from course_utils.homework.engine.running import run
+from course_utils.homework.engine.verdict import Verdict
 from course_utils.kan import KAN, KANLayer
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from scipy import stats
 
-from course_utils.homework import Verdict, optimizer_workshop
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework import Verdict, hw4
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 
 pytestmark = pytest.mark.slow  # the checks train networks
 
@@ -515,12 +515,12 @@ INTERVAL = Proof(
 )
 
 PROOFS: dict[Callable[..., Verdict], Proof] = {
-    optimizer_workshop.check_nesterov_step: NESTEROV,
-    optimizer_workshop.check_adam_step: ADAM_PROOF,
-    optimizer_workshop.check_adamw: ADAMW_PROOF,
-    optimizer_workshop.check_warmup_cosine: SCHEDULE,
-    optimizer_workshop.check_race: RACE_PROOF,
-    optimizer_workshop.check_paired_interval: INTERVAL,
+    hw4.check_nesterov_step: NESTEROV,
+    hw4.check_adam_step: ADAM_PROOF,
+    hw4.check_adamw: ADAMW_PROOF,
+    hw4.check_warmup_cosine: SCHEDULE,
+    hw4.check_race: RACE_PROOF,
+    hw4.check_paired_interval: INTERVAL,
 }
 
 
@@ -530,7 +530,7 @@ def test_check_accepts_and_names_each_fault(check: Callable[..., Verdict]) -> No
 
 
 def test_every_check_is_proven() -> None:
-    assert set(PROOFS) == set(checks_of(optimizer_workshop))
+    assert set(PROOFS) == set(checks_of(hw4))
 
 
 @pytest.mark.parametrize("check", PROOFS, ids=lambda check: check.__name__)
@@ -544,11 +544,11 @@ def test_another_seed_tells_the_same(check: Callable[..., Verdict]) -> None:
 
 def test_every_exercise_is_checked() -> None:
     told = [check(...).exercise for check in PROOFS]
-    assert told == list(optimizer_workshop.EXERCISES)
+    assert told == list(hw4.EXERCISES)
 
 
 def test_figures_are_drawn_and_described() -> None:
-    for verdict in (optimizer_workshop.check_nesterov_step(nesterov), optimizer_workshop.check_warmup_cosine(schedule)):
+    for verdict in (hw4.check_nesterov_step(nesterov), hw4.check_warmup_cosine(schedule)):
         assert verdict.figure is not None
         figure, alt = verdict.figure()
         assert len(alt) > 40
@@ -558,7 +558,7 @@ def test_figures_are_drawn_and_described() -> None:
 def test_stepper_makes_an_optimizer_of_a_step_function() -> None:
     start = torch.tensor([1.0, -2.0])
     ours, theirs, frozen = (torch.nn.Parameter(start.clone()) for _ in range(3))
-    stepper = optimizer_workshop.Stepper(iter([ours, frozen]), nesterov, lr=0.1, momentum=0.9)
+    stepper = hw4.Stepper(iter([ours, frozen]), nesterov, lr=0.1, momentum=0.9)
     sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, nesterov=True)
     for _ in range(3):
         for parameter, optimizer in ((ours, stepper), (theirs, sgd)):

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["STUB", "VERDICT_TYPE", "clear_solutions", "drop_hidden_tests", "mark_for_nbgrader", "verdicts"]
+from course_utils.homework.engine.verdict import VERDICT_TYPE
 
-# Under this type a notebook's output carries the verdict of a check for machines: the build and the grading read it.
-VERDICT_TYPE = "application/vnd.mlp-course.verdict+json"
+__all__ = ["STUB", "clear_solutions", "drop_hidden_tests", "mark_for_nbgrader", "verdicts"]
 
 STUB = "raise NotImplementedError  # your code here"
 

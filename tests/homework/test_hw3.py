@@ -16,8 +16,8 @@ from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
 from course_utils.datasets import load_fashion_mnist
-from course_utils.homework import self_sorting_wardrobe as module
-from course_utils.homework._proving import Proof, checks_of, complaints
+from course_utils.homework import hw3 as module
+from course_utils.homework.engine.proving import Proof, checks_of, complaints
 from course_utils.models import MLP, count_parameters
 from course_utils.training import fit
 

@@ -18,7 +18,7 @@ from typing import Any
 
 __all__ = ["Run", "run"]
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _MAX_PRINTED = 500
 
 

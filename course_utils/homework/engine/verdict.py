@@ -9,12 +9,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from course_utils._notebook import notebook_display
-from course_utils._solutions import VERDICT_TYPE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Progress", "Verdict", "WrongAnswerError", "progress", "require"]
+__all__ = ["VERDICT_TYPE", "Progress", "Verdict", "WrongAnswerError", "progress", "require"]
+
+# Under this type an output carries the verdict for machines: the build and the grading read it.
+VERDICT_TYPE = "application/vnd.mlp-course.verdict+json"
 
 _E = TypeVar("_E", bound=Exception)
 

@@ -1,0 +1,1 @@
+"""What makes the notebooks: build, addresses, solutions, kernels; nothing a student runs."""
