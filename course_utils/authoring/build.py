@@ -45,6 +45,7 @@ __all__ = [
     "prepare",
     "read_source",
     "solved_targets",
+    "to_text",
 ]
 
 #: The largest size of an executed notebook, in bytes.
@@ -146,14 +147,18 @@ def build_notebook(target: Target, timeout: int = 300) -> Outcome:
         normalize(notebook)
         if flaws := find_flaws(notebook) + _unexpected_verdicts(notebook, target.kind):
             raise BuildError("\n".join(flaws))
-        size = len(_to_bytes(notebook)) if target.kind == "solved" else _write(notebook, target.output)
+        size = len(to_text(notebook).encode()) if target.kind == "solved" else _write(notebook, target.output)
     except BuildError as error:
         return Outcome(target, "failed", time.perf_counter() - start, message=str(error))
     return Outcome(target, "built", time.perf_counter() - start, size)
 
 
-def read_source(path: Path) -> Any:
+def read_source(path: Path, text: str | None = None) -> Any:
     """Return the unexecuted notebook (nbformat 4.5) of a py:percent text, with the course's metadata.
+
+    Args:
+        path: of the source.
+        text: to be read in place of what the file holds.
 
     Raises:
         BuildError: the text is not UTF-8, or jupytext cannot read it.
@@ -161,7 +166,7 @@ def read_source(path: Path) -> Any:
     import jupytext
 
     try:
-        text = _read_text(path)
+        text = _read_text(path) if text is None else text
         notebook = jupytext.reads(text, fmt="py:percent")
     except ValueError as error:
         raise BuildError(f"cannot read {path.name}: {error}") from error
@@ -200,6 +205,14 @@ def _unexpected_verdicts(notebook: Any, kind: str) -> list[str]:
     return [f"{verdict['exercise']}: {verdict['status']}, not {expected}: {verdict['message']}" for verdict in found]
 
 
+def to_text(notebook: Any) -> str:
+    """Return what the file of a notebook holds."""
+    import nbformat
+
+    text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    return text.rstrip("\n") + "\n"
+
+
 def normalize(notebook: Any) -> None:
     """Take everything out of an executed notebook, in place, that differs from one run to the next.
 
@@ -234,7 +247,7 @@ def find_flaws(notebook: Any) -> list[str]:
             else:
                 found = sorted({path for text in _texts(output) for path in machine_paths(text)})
                 flaws += [f"{where}: the output shows a path of this machine: {path}" for path in found]
-    size = len(_to_bytes(notebook))
+    size = len(to_text(notebook).encode())
     if size > MAX_BYTES:
         flaws.append(f"{_megabytes(size)} is above {_megabytes(MAX_BYTES)}; largest: {_largest_outputs(notebook)}")
     return flaws
@@ -361,19 +374,12 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _to_bytes(notebook: Any) -> bytes:
-    import nbformat
-
-    text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
-    return text.rstrip("\n").encode() + b"\n"
-
-
 def _write(notebook: Any, path: Path) -> int:
     """Replace the file in one step and return its size; a reader sees the old notebook or the new one."""
     import nbformat
 
     nbformat.validate(notebook)
-    content = _to_bytes(notebook)
+    content = to_text(notebook).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.tmp")
     try:
