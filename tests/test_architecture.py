@@ -242,3 +242,8 @@ def test_checker_accepts_what_is_meant(module: str, text: str) -> None:
     others = {"kan.network": "", "kan.layer": "", "homework._checks": ""}
 
     assert complaints({"": GOOD_INIT, **others, module: text}) == []
+
+
+def test_the_drawing_shows_every_module() -> None:
+    drawing = (PACKAGE.parent / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert {name for name in LAYERS if f">{name}<" not in drawing and f">{name}/<" not in drawing} == set()
