@@ -24,6 +24,8 @@ from sphinx.domains.python import PyObject
 from sphinx.environment import BuildEnvironment
 from sphinx.util.inspect import stringify_signature
 
+from course_utils.homework.engine.checks import Check
+
 AUTODOC: dict[str, Any] = {
     # `name` in a docstring is a reference, where there is such a name, and plain code otherwise.
     "default_role": "py:obj",
@@ -192,6 +194,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"
+    # Autodoc shows what is a routine: a function, or what may be a method. A check is called like one.
+    Check.__get__ = lambda self, *_: self  # type: ignore[attr-defined]
     app.add_directive("course-help", CourseHelp)
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-signature", as_written)
