@@ -359,8 +359,6 @@ def test_dropout_layer_draws_from_its_generator_and_shows_p() -> None:
     [
         (ValueError, r"p must be in \[0, 1\], got 1.5", lambda: Dropout(1.5)),
         (ValueError, r"p must be in \[0, 1\], got -0.1", lambda: dropout(torch.ones(2), -0.1, training=False)),
-        (TypeError, "p must be a number, got 'half'", lambda: Dropout("half")),  # type: ignore[arg-type]
-        (TypeError, r"torch.int64 of shape \(2,\)", lambda: Dropout()(torch.tensor([1, 2]))),
     ],
 )
 def test_bad_argument_of_dropout_is_shown(error: type[Exception], message: str, call: Callable[[], object]) -> None:
@@ -375,35 +373,25 @@ def test_bad_argument_of_dropout_is_shown(error: type[Exception], message: str, 
     ("error", "message", "call"),
     [
         (ValueError, r"at least 2 .* got x of shape \(1, 4\)", lambda: BatchNorm1d(4)(torch.zeros(1, 4))),
-        (ValueError, r"at least 2", lambda: BatchNorm1d(4)(torch.zeros(0, 4))),
         (ValueError, r"\(batch, 4\) .* got \(3, 5\)", lambda: BatchNorm1d(4)(torch.zeros(3, 5))),
         (ValueError, r"got \(4,\)", lambda: BatchNorm1d(4)(torch.zeros(4))),
         (ValueError, r"got \(2, 4, 3, 3\)", lambda: BatchNorm1d(4)(torch.zeros(2, 4, 3, 3))),
         (ValueError, r"got \(2, 3, 4\)", lambda: BatchNorm1d(4)(torch.zeros(2, 3, 4))),
-        (TypeError, r"torch.int64 of shape \(2, 4\)", lambda: BatchNorm1d(4)(torch.ones(2, 4, dtype=torch.int64))),
-        (ValueError, "num_features must be at least 1, got 0", lambda: BatchNorm1d(0)),
-        (TypeError, "num_features must be an integer", lambda: BatchNorm1d(2.0)),  # type: ignore[arg-type]
-        (ValueError, "eps must be", lambda: BatchNorm1d(2, eps=-1e-5)),
-        (ValueError, r"momentum must be in \[0, 1\], got 1.5", lambda: BatchNorm1d(2, momentum=1.5)),
         (ValueError, r"x must have shape \(batch, features\), got \(2, 3, 4\)", lambda: call_forward(2, 3, 4)),
         (ValueError, r"at least 2 .* got x of shape \(1, 3\)", lambda: call_forward(1, 3)),
         (ValueError, r"gamma must have shape \(4,\) .* got \(3,\)", lambda: call_forward(2, 4)),
         (ValueError, r"beta must have shape \(3,\) .* got \(2,\)", lambda: call_forward(2, 3, beta=torch.zeros(2))),
-        (TypeError, "floating-point", lambda: call_forward(2, 3, dtype=torch.int64)),
-        (ValueError, r"grad_out must have shape \(2, 3\), got \(3,\)",
-         lambda: batchnorm_backward(torch.zeros(3), call_forward(2, 3)[1])),
-        (TypeError, "nn.Sequential, got Linear", lambda: fold_batchnorm(nn.Linear(2, 2))),  # type: ignore[arg-type]
         (ValueError, "nothing to fold", lambda: fold_batchnorm(MLP(4, [5], 3, norm="batch", norm_position="after"))),
         (ValueError, "nothing to fold", lambda: fold_batchnorm(MLP(4, [5], 3))),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named_with_its_value(error: type[Exception], message: str, call: Callable[[], object]) -> None:
     with pytest.raises(error, match=message):
         call()
 
 
-def call_forward(*shape: int, dtype: torch.dtype = torch.float32, beta: Tensor | None = None):  # type: ignore[no-untyped-def]
-    return batchnorm_forward(torch.zeros(*shape, dtype=dtype), torch.ones(3), torch.zeros(3) if beta is None else beta)
+def call_forward(*shape: int, beta: Tensor | None = None) -> object:
+    return batchnorm_forward(torch.zeros(*shape), torch.ones(3), torch.zeros(3) if beta is None else beta)
 
 
 def test_failed_call_leaves_the_running_statistics_alone() -> None:

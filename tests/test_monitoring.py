@@ -423,7 +423,7 @@ def test_error_messages_of_monitors(kind: Any) -> None:
             monitor.values("colour")
         with pytest.raises(RuntimeError, match=r"nothing recorded yet: .*every=1"):
             monitor.latest()
-        with pytest.raises(RuntimeError, match="nothing to plot"):
+        with pytest.raises(RuntimeError, match="nothing recorded"):
             monitor.plot()
     with pytest.raises(RuntimeError, match="closed already"), monitor:
         pass

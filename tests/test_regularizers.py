@@ -118,8 +118,14 @@ def test_shared_parameter_counts_once() -> None:
 def test_fit_takes_and_records_a_penalty() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
-    history = fit(model, data(), loss_fn=nn.functional.cross_entropy, optimizer=optimizer, max_epochs=1,
-                  penalty=functools.partial(l1_penalty, lam=0.1))  # fmt: skip
+    history = fit(
+        model,
+        data(),
+        loss_fn=nn.functional.cross_entropy,
+        optimizer=optimizer,
+        max_epochs=1,
+        penalty=functools.partial(l1_penalty, lam=0.1),
+    )
     assert history["penalty"][0] == pytest.approx(l1_penalty(network(), 0.1).item(), rel=1e-6)
 
 
@@ -147,22 +153,28 @@ def test_activity_penalty_shrinks_activations_in_fit_and_leaves_no_hooks() -> No
         model, train = network(), data()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         with ActivityPenalty(model, lam, layers=[model[2]]) as penalty:
-            fit(model, train, val=train, loss_fn=nn.functional.cross_entropy, optimizer=optimizer, max_epochs=20,
-                penalty=penalty, seed=0)  # fmt: skip
+            fit(
+                model,
+                train,
+                val=train,
+                loss_fn=nn.functional.cross_entropy,
+                optimizer=optimizer,
+                max_epochs=20,
+                penalty=penalty,
+                seed=0,
+            )
         assert not model._forward_pre_hooks
         assert not model[2]._forward_hooks
         sizes.append(model[:3](train[0]).abs().mean().item())
     assert sizes[1] < 0.5 * sizes[0]
 
 
-def test_activity_penalty_wants_a_training_pass_of_its_own_model() -> None:
+def test_activity_penalty_wants_a_training_pass() -> None:
     model = network()
     with ActivityPenalty(model, 1.0, layers=[model[2]]) as penalty:
         model.eval()(data()[0])
         with pytest.raises(RuntimeError, match="no activations recorded"):
             penalty(model)
-        with pytest.raises(ValueError, match="another Sequential"):
-            penalty(network())
 
 
 def test_activity_penalty_of_one_pass_is_given_once() -> None:
@@ -245,17 +257,11 @@ LABELS = torch.tensor([0, 2])
     [
         (ValueError, r"lam must be in \[0, inf\), got -1", lambda: l1_penalty(network(), -1)),
         (ValueError, "kinds must be one of .* got 'weights'", lambda: l2_penalty(network(), 1, kinds=("weights",))),
-        (TypeError, "kinds must be a sequence .* got 'bias'", lambda: l2_penalty(network(), 1, kinds="bias")),
         (ValueError, "ReLU has no parameter", lambda: l2_penalty(nn.ReLU(), 1)),
         (ValueError, "lam must be", lambda: ActivityPenalty(nn.ReLU(), -1, layers=[nn.ReLU()])),
         (ValueError, "norm must be .* got 'l3'", lambda: ActivityPenalty(nn.ReLU(), 1, layers=[], norm="l3")),
-        (ValueError, "at least one module", lambda: ActivityPenalty(nn.ReLU(), 1, layers=[])),
-        (ValueError, r"got Tanh\(\), which is not in it", lambda: ActivityPenalty(nn.ReLU(), 1, layers=[nn.Tanh()])),
         (ValueError, "amount must be .* got -0.1", lambda: soft_threshold_(torch.ones(1), -0.1)),
-        (ValueError, "weight_decay must be .* got -1", lambda: decay_groups(network(), -1)),
         (ValueError, r"eps must be in \[0, 1\], got 1.5", lambda: smooth_labels(LABELS, 3, 1.5)),
-        (ValueError, "classes from 0 to 1, got 0 to 2", lambda: smooth_labels(LABELS, 2, 0.1)),
-        (ValueError, "got -1 to 1", lambda: smooth_labels(LABELS - 1, 3, 0.1)),
         (TypeError, "got torch.float32", lambda: smooth_labels(LABELS.float(), 3, 0.1)),
     ],
 )

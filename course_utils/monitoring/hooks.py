@@ -25,12 +25,12 @@ __all__ = [
     "activation_modules",
     "asymptotes",
     "by_unit",
-    "check_one_device",
     "dead_share",
     "has_children",
     "inner_modules",
     "is_activation",
     "layer_weights",
+    "on_one_device",
     "own_parameters",
     "saturated_share",
     "tensors_of",
@@ -186,14 +186,15 @@ def asymptotes(module: nn.Module) -> tuple[float, float] | None:
     return _ASYMPTOTES.get(type(module))
 
 
-def check_one_device(model: nn.Module) -> None:
-    """Raise if the model is spread over devices."""
+def on_one_device(model: nn.Module) -> nn.Module:
+    """Return the model unwrapped, or raise if it is spread over devices."""
     for module in model.modules():
         if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
             raise ValueError(
                 f"DataParallel calls copies of its modules on {len(module.device_ids)} devices, which hooks cannot "
                 "tell apart; look at model.module on one device"
             )
+    return unwrap(model)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -302,8 +303,7 @@ def trace(
     Raises:
         ValueError: the loss is not a single number, no gradient flows, or the model is spread over devices.
     """
-    check_one_device(model)
-    model = unwrap(model)
+    model = on_one_device(model)
     calls: list[Call] = []
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]:

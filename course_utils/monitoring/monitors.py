@@ -21,9 +21,9 @@ from course_utils.monitoring.hooks import (
     activation_modules,
     asymptotes,
     by_unit,
-    check_one_device,
     dead_share,
     layer_weights,
+    on_one_device,
     saturated_share,
     tensors_of,
     unwrap,
@@ -161,10 +161,7 @@ class _Monitor:
         Raises:
             RuntimeError: nothing has been recorded.
         """
-        table = self.values(quantity)
-        if not len(table):
-            raise RuntimeError(f"nothing recorded yet: {self.hint} (every={self.every})")
-        return dict(zip(self.layers, table[-1].tolist(), strict=True))
+        return dict(zip(self.layers, self._recorded(quantity)[-1].tolist(), strict=True))
 
     def to_frame(self, quantity: str | None = None) -> pd.DataFrame:
         """Return one quantity as a table: a row per recorded step, a column per layer."""
@@ -172,6 +169,12 @@ class _Monitor:
 
         table = self.values(quantity)
         return pd.DataFrame(table.numpy(), index=pd.Index(self.steps, name="step"), columns=self.layers)
+
+    def _recorded(self, quantity: str | None) -> Tensor:
+        table = self.values(quantity)
+        if not len(table):
+            raise RuntimeError(f"nothing recorded yet: {self.hint} (every={self.every})")
+        return table
 
     def _known(self, quantity: str | None) -> str:
         return str(check_one_of(quantity or self.quantities[0], "quantity", self.quantities))
@@ -203,9 +206,7 @@ class _Monitor:
         from course_utils.plotting import label_line_ends, sequence_colors
 
         quantity = self._known(quantity)
-        table = self.values(quantity)
-        if not len(table):
-            raise RuntimeError(f"nothing to plot: {self.hint} (every={self.every})")
+        table = self._recorded(quantity)
         if ax is None:
             ax = plt.subplots()[1]
         ax.set(xlabel="step", ylabel=self._labels[quantity])
@@ -386,16 +387,16 @@ class ActivationMonitor(_Monitor):
                 "model has no activation module to watch; functional calls such as torch.relu are invisible to hooks, "
                 "use nn.ReLU() and the like"
             )
-        check_one_device(model)
+        root = on_one_device(model)
         self._mode = check_one_of(mode, "mode", ("train", "eval", "both"))
         self._tol = tol
         super().__init__(every=every, log_dir=log_dir)
         self._passes = 0
         self._pass: dict[str, Tensor] | None = None  # None while no pass is being recorded
-        self._watch(unwrap(model).register_forward_pre_hook(self._begin_pass))
+        self._watch(root.register_forward_pre_hook(self._begin_pass))
         for name, module in modules.items():
             self._watch(module.register_forward_hook(partial(self._on_output, name)))
-        self._watch(unwrap(model).register_forward_hook(self._end_pass))
+        self._watch(root.register_forward_hook(self._end_pass))
 
     @property
     def hint(self) -> str:  # type: ignore[override]
