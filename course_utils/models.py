@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_utils._validation import check_one_of, check_sizes
+from course_utils._validation import check_in_range, check_one_of, check_sizes
 from course_utils.init import init_weights
 
 __all__ = ["ACTIVATIONS", "MLP", "count_parameters"]
@@ -74,6 +74,7 @@ class MLP(nn.Sequential):
         bias: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
+        check_in_range(dropout, "dropout", 0.0, 1.0)
         check_one_of(norm_position, "norm_position", ("before", "after"))
         make_activation = activation if callable(activation) else _look_up(activation, "activation", ACTIVATIONS)
         make_norm = norm if norm is None or callable(norm) else _look_up(norm, "norm", _NORMS)

@@ -24,7 +24,6 @@ __all__ = [
     "TRAIN",
     "VAL",
     "label_line_ends",
-    "plain_log_axis",
     "plot_depth_profile",
     "plot_dots",
     "plot_seeds",
@@ -161,7 +160,7 @@ def show_png(image: bytes, alt: str, *, width: int | None = None) -> None:
     display(data, raw=True, metadata={"image/png": metadata})
 
 
-def plain_log_axis(ax: Axes) -> None:
+def _plain_log_axis(ax: Axes) -> None:
     """Make the y axis logarithmic with ticks in plain numbers: 1, 2, 5, 10, … or powers of ten if they span much."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -323,7 +322,7 @@ def small_multiples(
     if ylim is not None:
         axes[0, 0].set_ylim(ylim)
     if log:
-        plain_log_axis(axes[0, 0])
+        _plain_log_axis(axes[0, 0])
     figure.supxlabel(xlabel, fontsize=11)
     figure.supylabel(ylabel, fontsize=11)
     return figure

@@ -605,13 +605,11 @@ def test_statlib_offline_error_names_the_bundled_alternative(serve: Callable[[Se
 Tensors = tuple[torch.Tensor, torch.Tensor]
 GENERATORS: dict[str, Callable[..., Tensors]] = {
     "xor": lambda n, **options: datasets.make_xor(n, noise_std=0.1, **options),
-    "polynomial": datasets.make_polynomial,
     "projectile": datasets.make_projectile,
     "two_moons": datasets.make_two_moons,
     "circles": datasets.make_circles,
     "spirals": datasets.make_spirals,
 }
-REGRESSIONS = ("polynomial", "projectile")
 every_generator = pytest.mark.parametrize("name", GENERATORS)
 
 
@@ -619,8 +617,8 @@ every_generator = pytest.mark.parametrize("name", GENERATORS)
 def test_generator_returns_the_types_and_shapes_it_documents(name: str) -> None:
     inputs, targets = GENERATORS[name](25, seed=0)
     assert inputs.dtype == torch.float32
-    assert inputs.shape == (25, 1 if name == "polynomial" else 2)
-    if name in REGRESSIONS:
+    assert inputs.shape == (25, 2)
+    if name == "projectile":
         assert targets.dtype == torch.float32
         assert targets.shape == (25, 1)
     else:
@@ -663,20 +661,6 @@ def test_xor_noise_spreads_around_the_corners() -> None:
     bits = inputs.round()
     assert ((bits[:, 0] != bits[:, 1]).long() == targets).all()
     assert (inputs - bits).std() == pytest.approx(0.1, rel=0.05)
-
-
-def test_polynomial_without_noise_obeys_its_law() -> None:
-    inputs, targets = datasets.make_polynomial(100, noise_std=0.0, x_range=(-1.0, 3.0))
-    torch.testing.assert_close(targets, inputs**2 + 3 * inputs + 3)
-    assert -1 <= inputs.min() < -0.8
-    assert 2.8 < inputs.max() <= 3
-
-
-def test_polynomial_noise_has_the_asked_spread_and_leaves_x_alone() -> None:
-    inputs, targets = datasets.make_polynomial(5_000, noise_std=2.0, seed=5)
-    clean_inputs, clean_targets = datasets.make_polynomial(5_000, noise_std=0.0, seed=5)
-    torch.testing.assert_close(inputs, clean_inputs, rtol=0, atol=0)
-    assert (targets - clean_targets).std() == pytest.approx(2.0, rel=0.05)
 
 
 def test_projectile_obeys_its_law_and_newtons() -> None:

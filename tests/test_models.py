@@ -109,6 +109,7 @@ def test_solves_xor() -> None:
         ({"activation": "swish"}, "activation must be one of .*'silu', got 'swish'"),
         ({"norm": "bach"}, "norm must be one of 'batch', 'layer', got 'bach'"),
         ({"norm_position": "around"}, "norm_position must be one of 'before', 'after', got 'around'"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"init": "he"}, "scheme must be one of .* got 'he'"),
     ],
 )

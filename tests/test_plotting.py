@@ -101,7 +101,7 @@ def test_depth_profile_has_log_axis_and_labels(ax: Axes) -> None:
 
 def test_plain_log_axis_writes_plain_numbers(ax: Axes) -> None:
     ax.plot([0, 1], [0.3, 60])
-    plotting.plain_log_axis(ax)
+    plotting._plain_log_axis(ax)
     ax.figure.canvas.draw()
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert {"0.5", "1", "2", "50"} <= set(labels)

@@ -18,7 +18,6 @@ from course_utils._validation import check_in_range, check_int, check_non_negati
 
 __all__ = [
     "make_circles",
-    "make_polynomial",
     "make_projectile",
     "make_spirals",
     "make_two_moons",
@@ -44,27 +43,6 @@ def make_xor(n_samples: int | None = None, *, noise_std: float = 0.0, seed: int 
     corners = truth_table[np.arange(n_samples) % 4]
     classes = (corners[:, 0] != corners[:, 1]).astype(np.int64)
     return _classification(_noisy(corners, noise_std, np.random.default_rng(seed)), classes)
-
-
-def make_polynomial(
-    n_samples: int, *, noise_std: float = 1.0, x_range: tuple[float, float] = (-2.0, 2.0), seed: int = 0
-) -> TensorPair:
-    """Draw y = x² + 3x + 3 + ε, the example of under- and overfitting.
-
-    Args:
-        n_samples: number of points.
-        noise_std: standard deviation of ε.
-        x_range: x is uniform between these.
-        seed: of x and ε.
-
-    Returns:
-        inputs (n, 1) float32; targets (n, 1) float32.
-
-    Source: deck 002, "Fitting Polynomial from Noisy Data". Differs: there ε is bounded, here it is Gaussian.
-    """
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(*x_range, size=(n_samples, 1))
-    return _regression(x, _noisy(x**2 + 3 * x + 3, noise_std, rng))
 
 
 def make_projectile(
