@@ -156,7 +156,8 @@ def init_weights(
         generator: draws the weights; ``None`` is torch's global stream.
 
     Raises:
-        ValueError: unknown scheme or activation, or no ``nn.Linear`` in the model.
+        ValueError: unknown scheme or activation, no ``nn.Linear`` in the model, or one whose weight is computed from
+            other parameters (weight norm, spectral norm, pruning).
     """
     check_one_of(scheme, "scheme", SCHEMES)
     for layer in _linear_layers(model).values():
@@ -188,6 +189,9 @@ def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not layers:
         raise ValueError(f"model has no nn.Linear layer to initialize: {type(model).__name__}")
+    computed = [name for name, layer in layers.items() if "weight" not in layer._parameters]
+    if computed:
+        raise ValueError(f"the weights of {computed} are computed (weight norm and the like): initialize them before")
     return layers
 
 

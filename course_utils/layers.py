@@ -273,7 +273,7 @@ def fold_batchnorm(model: nn.Sequential) -> nn.Sequential:
     Raises:
         ValueError: there is nothing to fold.
     """
-    folded = copy.deepcopy(model)
+    folded = copy.deepcopy(model).eval()  # a spectral norm would otherwise move on as its weight is read
     n_folded = 0
     for sequence in folded.modules():
         if not isinstance(sequence, nn.Sequential):
@@ -285,7 +285,7 @@ def fold_batchnorm(model: nn.Sequential) -> nn.Sequential:
                 n_folded += 1
     if n_folded == 0:
         raise ValueError("nothing to fold: no BatchNorm1d with running statistics directly follows an nn.Linear")
-    return folded.eval()
+    return folded
 
 
 def _has_fixed_statistics(module: nn.Module | None) -> bool:

@@ -99,7 +99,9 @@ class ActivityPenalty:
             RuntimeError: there was no forward pass in training mode since the last call.
         """
         if not self._sums:
-            raise RuntimeError("no activations recorded: inside the with block, run the model in training mode first")
+            raise RuntimeError(
+                "no activations recorded: inside the with block, run the model, not compiled, in training mode first"
+            )
         total, self._sums = torch.stack(self._sums).sum(), []
         return self.lam * total
 
@@ -197,7 +199,8 @@ def _parameters_with_kind(model: nn.Module) -> list[tuple[nn.Parameter, str]]:
 
 def _kind(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
     # A weight that is a vector scales features, whoever's normalization it is; a layer norm's may have more axes.
-    weight = getattr(module, "weight", None)
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm) or (isinstance(weight, Tensor) and weight.ndim < 2):
+    # Not getattr: a weight under spectral norm would take a step of its power iteration.
+    weight = module._parameters.get("weight")
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) or (weight is not None and weight.ndim < 2):
         return "norm"
     return "bias" if "bias" in name else "kernel" if parameter.ndim >= 2 else "norm"

@@ -205,6 +205,10 @@ def test_lsuv_leaves_mode_statistics_and_hooks_as_they_were() -> None:
     [
         (lambda: init.init_weights(nn.Linear(2, 2), "he"), r"scheme must be one of 'xavier_uniform'.* got 'he'"),
         (lambda: init.init_weights(nn.ReLU(), "normal"), "no nn.Linear layer.*ReLU"),
+        (
+            lambda: init.init_weights(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "normal"),
+            r"the weights of \['0'\] are computed",
+        ),
         (lambda: init.gain("swish"), "activation must be one of.* got 'swish'"),
         (lambda: init.lsuv(nn.ReLU(), BATCH), "no nn.Linear layer.*ReLU"),
         (lambda: init.lsuv(deep(), torch.ones(8, 6)), "differ between samples, got 8 times the same one"),
