@@ -97,9 +97,10 @@ def find_nonfinite(
     """
     if inputs is not None:
         return first_nonfinite(trace(model, inputs, targets, loss_fn)) if is_finite(inputs) else _INPUTS
-    modules = dict(inner_modules(unwrap(model)))
-    for name, module in modules.items():
-        for kind, parameter in own_parameters(module, modules.values()).items():
+    named = dict(inner_modules(unwrap(model)))
+    modules = set(named.values())
+    for name, module in named.items():
+        for kind, parameter in own_parameters(module, modules).items():
             if not is_finite(parameter):
                 return _found(Call(name, module, None, []), "weight", kind)
     return None
