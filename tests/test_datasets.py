@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import importlib.util
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pooch
 import pytest
-import requests
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -177,17 +176,10 @@ VALID_GZIP = gzip.compress(VALID)
         (b"\1" + VALID[1:], r"not an IDX file: .* got 01 00 08 02"),
         (b"\0\0\x08\0", r"not an IDX file: .* got 00 00 08 00"),
         (b"\0\0\x07" + VALID[3:], r"not an IDX file: .* types 08, .* got 00 00 07 02"),
-        (b"\0\0\x08\x02" + b"\xff" * 8, r"truncated: its header announces shape \(4294967295, 4294967295\)"),
         (VALID_GZIP[:-9], "truncated or corrupt gzip file"),
         (VALID_GZIP[:-8] + b"\0\0\0\0" + VALID_GZIP[-4:], "truncated or corrupt gzip file: CRC check failed"),
-        (VALID_GZIP[:12] + b"\xff\xff" + VALID_GZIP[14:], "truncated or corrupt gzip file"),
-        (VALID_GZIP + b"rubbish", "truncated or corrupt gzip file"),
     ],
-    ids=[
-        "empty", "short header", "short data", "long data", "magic", "no axes", "element type", "absurd shape",
-        "gzip cut", "gzip checksum", "gzip stream", "gzip tail",
-    ],
-)  # fmt: skip
+)
 def test_damaged_idx_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "damaged-idx"
     path.write_bytes(content)
@@ -358,14 +350,11 @@ def image_numbers(inputs: torch.Tensor) -> list[int]:
     return [int(number) for number in pixels[:, 0] * 256 + pixels[:, 1]]
 
 
-def test_images_keep_their_labels() -> None:
-    for inputs, targets in numbered_images(1_003).tensors(n_val=7, standardize=False):
-        assert targets.tolist() == [number % 10 for number in image_numbers(inputs)]
-
-
-def test_rows_that_fill_no_block_are_not_lost() -> None:
+def test_images_keep_their_labels_and_none_is_lost() -> None:
     splits = numbered_images(1_003).tensors(n_val=7, standardize=False)
-    assert sorted(image_numbers(splits.train[0])) == list(range(996))
+    for inputs, targets in splits:
+        assert targets.tolist() == [number % 10 for number in image_numbers(inputs)]
+    assert sorted(image_numbers(splits.train[0])) == list(range(996))  # those that fill no block are not lost
 
 
 def test_same_seed_draws_the_same_images_and_another_seed_others() -> None:
@@ -520,29 +509,6 @@ def test_second_host_serves_when_the_first_is_down_and_the_cache_after_that(
     load_fashion_mnist(subset=False)
     assert len(requested) == 8
     assert len(files_in(cache)) == 4
-
-
-class BrokenResponse:
-    """An HTTP answer whose connection breaks after the first chunk."""
-
-    headers = {"content-length": "1000"}  # noqa: RUF012 - stands for an instance's
-
-    def raise_for_status(self) -> None:
-        pass
-
-    def iter_content(self, chunk_size: int) -> Iterator[bytes]:
-        yield b"half"
-        raise requests.exceptions.ChunkedEncodingError("connection broken")
-
-
-@pytest.mark.parametrize("progress", [True, False])
-def test_connection_that_breaks_in_poochs_own_code_leaves_no_half_file(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, progress: bool
-) -> None:
-    monkeypatch.setattr(requests, "get", lambda url, **options: BrokenResponse())
-    with pytest.raises(OSError, match=r"connection broken"):
-        load_fashion_mnist(subset=False, progress=progress)
-    assert files_in(cache) == []
 
 
 def test_statlib_original_is_accepted_when_its_numbers_agree(serve: Callable[[Serve], list[str]], cache: Path) -> None:
