@@ -885,12 +885,16 @@ def test_oracle_numbers_of_computed_weights_and_recurrent_outputs() -> None:
     assert monitor.latest("saturated") == pytest.approx({"model": saturated_fraction(output.flatten(1), -1, 1)})
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_behaviour_what_cannot_be_seen_is_said() -> None:
     spread = nn.DataParallel(small_net())
     spread.device_ids = [0, 1]
     for look in (ActivationMonitor, lambda model: diagnose(model, make_batch(8, 5, 3), LOSS)):
         with pytest.raises(ValueError, match=r"copies of its modules on 2 devices.*look at model\.module"):
             look(spread)
+    scripted = torch.jit.trace(small_net(), torch.zeros(1, 5))
+    with pytest.raises(ValueError, match="TorchScript does not call hooks"):
+        diagnose(scripted, make_batch(8, 5, 3), LOSS)
     with pytest.raises(ValueError, match=r"LazyLinear.* has no weights before its first batch"):
         GradientMonitor(nn.Sequential(nn.LazyLinear(3)))
 

@@ -222,8 +222,8 @@ def diagnose(model: nn.Module, batch: Sequence[Any], loss_fn: Callable[[Any, Any
 
     Raises:
         TypeError: ``batch`` is not a pair of inputs and targets.
-        ValueError: under 2 samples, no layer in the model, no gradient from the loss, or a model that is spread over
-            devices by ``DataParallel`` or has lazy layers that saw no batch yet.
+        ValueError: under 2 samples, no layer in the model, no gradient from the loss, or a model that is scripted,
+            spread over devices by ``DataParallel``, or has lazy layers that saw no batch yet.
     """
     inputs, targets = _check_batch(batch)
     layers = {module for _, module in inner_modules(unwrap(model)) if weights_of(module)}

@@ -30,13 +30,13 @@ __all__ = [
     "inner_modules",
     "is_activation",
     "layer_weights",
-    "on_one_device",
     "own_parameters",
     "saturated_share",
     "tensors_of",
     "trace",
     "undisturbed",
     "unwrap",
+    "watchable",
     "weights_of",
 ]
 
@@ -186,9 +186,11 @@ def asymptotes(module: nn.Module) -> tuple[float, float] | None:
     return _ASYMPTOTES.get(type(module))
 
 
-def on_one_device(model: nn.Module) -> nn.Module:
-    """Return the model unwrapped, or raise if it is spread over devices."""
+def watchable(model: nn.Module) -> nn.Module:
+    """Return the model unwrapped, or raise if hooks on its modules would not tell what happens in it."""
     for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError("TorchScript does not call hooks; look at the module that was scripted or traced")
         if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
             raise ValueError(
                 f"DataParallel calls copies of its modules on {len(module.device_ids)} devices, which hooks cannot "
@@ -301,9 +303,9 @@ def trace(
     vectors of a spectral norm), attributes and random numbers are put back. A compiled model runs uncompiled.
 
     Raises:
-        ValueError: the loss is not a single number, no gradient flows, or the model is spread over devices.
+        ValueError: the loss is not a single number, no gradient flows, or hooks do not work (see `watchable`).
     """
-    model = on_one_device(model)
+    model = watchable(model)
     calls: list[Call] = []
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]:

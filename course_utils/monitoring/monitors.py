@@ -23,10 +23,10 @@ from course_utils.monitoring.hooks import (
     by_unit,
     dead_share,
     layer_weights,
-    on_one_device,
     saturated_share,
     tensors_of,
     unwrap,
+    watchable,
 )
 
 if TYPE_CHECKING:  # pandas costs more to import than a lesson's first figure takes to draw
@@ -359,8 +359,8 @@ class ActivationMonitor(_Monitor):
         saturated: share at an asymptote, see `saturated_fraction`; NaN for activations that have not two (ReLU).
 
     Raises:
-        ValueError: the model has no activation module or is spread over devices by ``DataParallel``, or an argument is
-            out of range.
+        ValueError: the model has no activation module, is scripted or spread over devices by ``DataParallel``, or an
+            argument is out of range.
     """
 
     quantities = ("std", "mean", "dead", "saturated")
@@ -387,7 +387,7 @@ class ActivationMonitor(_Monitor):
                 "model has no activation module to watch; functional calls such as torch.relu are invisible to hooks, "
                 "use nn.ReLU() and the like"
             )
-        root = on_one_device(model)
+        root = watchable(model)
         self._mode = check_one_of(mode, "mode", ("train", "eval", "both"))
         self._tol = tol
         super().__init__(every=every, log_dir=log_dir)

@@ -93,7 +93,7 @@ def find_nonfinite(
         loss_fn: ``loss_fn(outputs, targets)`` returns a scalar tensor.
 
     Raises:
-        ValueError: no gradient from the loss, or the model is spread over devices by ``DataParallel``.
+        ValueError: no gradient from the loss, or the model is scripted or spread over devices by ``DataParallel``.
     """
     if inputs is not None:
         return first_nonfinite(trace(model, inputs, targets, loss_fn)) if is_finite(inputs) else _INPUTS
