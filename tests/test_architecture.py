@@ -44,7 +44,7 @@ LAYERS = {
 # The order inside a subpackage; its ``__init__`` (here "") re-exports. Homework modules are independent of each other.
 INSIDE = {
     "datasets": {"idx": 0, "statlib": 0, "synthetic": 0, "loading": 1, "": 2},
-    "monitoring": {"hooks": 0, "diagnosis": 1, "monitors": 2, "": 3},
+    "monitoring": {"hooks": 0, "nonfinite": 1, "diagnosis": 2, "monitors": 2, "": 3},
     "kan": {
         "bsplines": 0, "library": 0, "layer": 1, "network": 2, "grid": 3, "levenberg_marquardt": 3, "pruning": 3,
         "formula": 3, "fitting": 4, "plots": 4, "symbolic": 5, "discovery": 6, "model": 7, "": 8,

@@ -104,6 +104,11 @@ def test_quantile_edges_equal_numpys_and_coinciding_ones_count_once() -> None:
     assert edges[1].tolist() == [0.0, 1.0, 2.0]
 
 
+def test_quantile_edges_of_more_values_than_torch_quantile_takes() -> None:
+    (edges,) = compute_bins(torch.arange(2.0**24 + 2)[:, None], 2)
+    assert edges.tolist() == [0.0, 2.0**23, 2.0**24]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_edges_keep_the_dtype_and_carry_no_gradient(dtype: torch.dtype) -> None:
     x = randn(20, 2).to(dtype).requires_grad_()

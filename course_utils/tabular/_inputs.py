@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +60,9 @@ def _edges(column: Tensor, n_bins: int, y: Tensor | None) -> Tensor:
     if low == high:
         edges = torch.stack([low, low + low.abs().clamp(min=1)])
     elif y is None:
-        edges = torch.quantile(column, torch.linspace(0, 1, n_bins + 1, dtype=column.dtype, device=column.device))
+        # NumPy's, since torch.quantile takes 16 million values at most.
+        quantiles = np.quantile(column.double().cpu().numpy(), np.linspace(0, 1, n_bins + 1))
+        edges = torch.from_numpy(quantiles).to(column)
     else:
         # Midpoints of the values rounded to float32, so that they may meet the ends but not pass them.
         edges = torch.cat([low[None], _tree_thresholds(column, n_bins, y), high[None]])

@@ -16,13 +16,14 @@ from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from course_utils._validation import check_int, check_one_of, check_positive
+from course_utils.monitoring.nonfinite import NonFinite, find_nonfinite
 from course_utils.reproducibility import make_generator
 from course_utils.training.batches import Data, LossFunction, check_data, check_loss, is_classification, iterate_batches
 from course_utils.training.callbacks import BestWeights, Callback, ModelCheckpoint, TrainState, as_callback
 from course_utils.training.checkpoints import check_same_entries, read_checkpoint
 from course_utils.training.history import History
 from course_utils.training.measuring import Meter, device_of, measure, modes_put_back
-from course_utils.training.nonfinite import Culprit, NonFiniteLossError, find_nonfinite, find_nonfinite_parameter
+from course_utils.training.nonfinite import NonFiniteLossError
 
 __all__ = ["fit"]
 
@@ -234,7 +235,8 @@ class _Run:
             state.loss, penalty_value = loss.item(), 0.0 if penalty is None else penalty.item()
             state.history.step_loss.append(state.loss)
             if not math.isfinite(state.loss + penalty_value):
-                raise self.failure(step, _what_happened(state.loss, penalty_value), find_nonfinite(self.model, inputs))
+                culprit = find_nonfinite(self.model, inputs) or NonFinite("loss", "loss")
+                raise self.failure(step, _what_happened(state.loss, penalty_value), culprit)
             (loss if penalty is None else loss + penalty).backward()
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
@@ -269,11 +271,11 @@ class _Run:
 
     def check_weights(self, step: int) -> None:
         """Raise if the epoch's last step spoiled the weights: no loss follows in which that would show."""
-        culprit = find_nonfinite_parameter(self.model)
+        culprit = find_nonfinite(self.model)
         if culprit is not None:
             raise self.failure(step, "The update made the weights non-finite", culprit)
 
-    def failure(self, step: int, happened: str, culprit: Culprit) -> NonFiniteLossError:
+    def failure(self, step: int, happened: str, culprit: NonFinite) -> NonFiniteLossError:
         """Put the best weights back, and return the error to raise."""
         state, where = self.state, f"at epoch {self.state.epoch}, step {step}"
         state.history.stopped_by = f"non-finite loss {where} ({culprit.what})"
