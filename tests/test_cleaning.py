@@ -618,7 +618,7 @@ def test_levels_are_compared_as_text() -> None:
     integers = pd.DataFrame({"c": pd.Categorical([3, 4, 3])})
     codes = make_preprocessor(integers, categorical="ordinal").fit(integers)
     assert codes.transform(pd.DataFrame({"c": [4.0, np.nan, 3.0]}))[:, 0].tolist() == [2, 0, 1]
-    flags = pd.DataFrame({"c": np.array([True, None, False], dtype=object)})
+    flags = pd.DataFrame({"c": pd.Categorical([True, None, False])})
     assert list(make_preprocessor(flags).fit(flags).get_feature_names_out()) == ["c_(missing)", "c_False", "c_True"]
 
 
@@ -710,9 +710,7 @@ def test_dates_and_complex_numbers_are_refused(column: Any, dtype: str) -> None:
     [
         (lambda t: make_preprocessor(t, numeric="robust"), ValueError, "numeric must be one of .*, got 'robust'"),
         (lambda t: make_preprocessor(t, categorical="hash"), ValueError, "categorical must be one of .*, got 'hash'"),
-        (lambda t: make_preprocessor(t, min_frequency=0), ValueError, "min_frequency must be at least 1, got 0"),
-        (lambda t: make_preprocessor(t, min_frequency=1.5), ValueError, r"min_frequency must be in \(0, 1\), got 1.5"),
-        (lambda t: make_preprocessor(t, min_frequency="rare"), TypeError, "must be a number, got 'rare'"),  # type: ignore[arg-type]
+        (lambda t: make_preprocessor(t, min_frequency=0).fit(t), ValueError, "'min_frequency' parameter .* Got 0"),
         (
             lambda t: make_preprocessor(t.set_axis([*"aabcdefgh"], axis=1)),
             ValueError,
@@ -720,8 +718,7 @@ def test_dates_and_complex_numbers_are_refused(column: Any, dtype: str) -> None:
         ),
         (lambda t: make_preprocessor([1, 2]), ValueError, r"got shape \(2,\)"),
         (lambda t: make_preprocessor(np.zeros((3, 0))), ValueError, r"got shape \(3, 0\)"),
-        (lambda t: make_preprocessor(t[[]]), ValueError, r"X must have a column, got shape \(60, 0\)"),
-        (lambda t: cardinalities(StandardScaler()), TypeError, "what make_preprocessor returns, got StandardScaler"),
+        (lambda t: make_preprocessor(t[[]]), ValueError, r"with a column, got shape \(60, 0\)"),
         (lambda t: cardinalities(make_preprocessor(t)), NotFittedError, "not fitted yet"),
         (lambda t: make_preprocessor(t).fit(t.assign(size=np.inf)), ValueError, "contains infinity"),
         (
