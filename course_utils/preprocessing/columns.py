@@ -51,11 +51,10 @@ def make_preprocessor(
     had missing values in training, then the categorical ones.
 
     - Numbers and booleans are numeric, in whatever type they come; so is a column of objects if all of them are
-      numbers. A missing value becomes the training median (0 in a column that is missing
-      throughout). A column that is constant in training becomes 0, also where it later is not: nothing was learned
-      about it.
-    - Text, pandas categories and all other objects are categorical. Missing is a level of its own, "(missing)". Levels are
-      compared as text, an integral number without decimals: 1, 1.0 and "1" are one level.
+      numbers. A missing value becomes the training median (0 in a column that is missing throughout). A column that is
+      constant in training becomes 0, also where it later is not: nothing was learned about it.
+    - Text, pandas categories and all other objects are categorical. Missing is a level of its own, "(missing)". Levels
+      are compared as text, an integral number without decimals: 1, 1.0 and "1" are one level.
 
     Args:
         X: (n, n_columns) DataFrame of pandas or polars, or a NumPy array or nested list of numbers.
@@ -156,7 +155,6 @@ class _Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
 
     def transform(self, X: Any) -> NDArray[np.float64]:
         """Scale (n, n_columns)."""
-        check_is_fitted(self)
         return np.where(self.varies_, self.scaler_.transform(np.asarray(X)), 0.0)
 
 
@@ -201,11 +199,12 @@ def _is_numeric(name: Any, column: pd.Series[Any]) -> bool:
     if kind not in "mMc" and (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)):
         return True
     values = column.astype(object).dropna()
-    found = pd.api.types.infer_dtype(values)
-    if kind in "mMc" or found in _NO_INPUT:
+    inferred = pd.api.types.infer_dtype(values)
+    if kind in "mMc" or inferred in _NO_INPUT:
+        held = inferred if str(dtype) == "object" else dtype
         raise TypeError(
-            f"column {name!r} holds {found if dtype == object else dtype}; make numbers of it (a date: its year, "
-            "month, or days since another), or text if its values are categories"
+            f"column {name!r} holds {held}; make numbers of it (a date: its year, month, or days since another), "
+            "or text if its values are categories"
         )
     return len(values) > 0 and all(isinstance(value, numbers.Number | np.bool_) for value in values)
 
