@@ -50,8 +50,8 @@ INSIDE = {
         "formula": 3, "fitting": 4, "plots": 4, "symbolic": 5, "discovery": 6, "model": 7, "": 8,
     },
     "preprocessing": {"augmentation": 0, "cleaning": 0, "columns": 0, "": 1},
-    "tabular": {"_layers": 0, "_inputs": 1, "networks": 2, "ensemble": 2, "transformer": 2, "": 3},
-    "estimators": {"_data": 0, "_members": 0, "_base": 1, "mlp": 2, "kan": 2, "": 3},
+    "tabular": {"_layers": 0, "_inputs": 0, "networks": 1, "transformer": 1, "": 2},
+    "estimators": {"_data": 0, "_members": 0, "_base": 1, "kan": 2, "networks": 2, "": 3},
     "evaluation": {"statistics": 0, "ranks": 0, "execution": 0, "validation": 1, "results": 1, "comparison": 2, "": 3},
     "search": {
         "spaces": 0, "study": 1, "figures": 1, "importance": 2, "objective": 2, "tuning": 3, "samplers": 4, "": 5,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 import sklearn
 from hypothesis import given, settings
@@ -583,7 +584,7 @@ def test_levels_are_compared_as_text() -> None:
     integers = pd.DataFrame({"c": pd.Categorical([3, 4, 3])})
     codes = make_preprocessor(integers, categorical="ordinal").fit(integers)
     assert codes.transform(pd.DataFrame({"c": [4.0, np.nan, 3.0]}))[:, 0].tolist() == [2, 0, 1]
-    flags = pd.DataFrame({"c": np.array([True, None, False], dtype=object)})
+    flags = pd.DataFrame({"c": pd.Categorical([True, None, False])})
     assert list(make_preprocessor(flags).fit(flags).get_feature_names_out()) == ["c_(missing)", "c_False", "c_True"]
 
 
@@ -638,15 +639,24 @@ def test_it_is_cloned_pickled_and_piped() -> None:
 
 
 @options
-def test_tables_between_the_steps_change_nothing(numeric: str, categorical: str) -> None:
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+def test_tables_between_the_steps_change_nothing(numeric: str, categorical: str, output: str) -> None:
     table = mixed()
     preprocessor = make_preprocessor(table, numeric=numeric, categorical=categorical)
     expected = preprocessor.fit_transform(table)
-    with sklearn.config_context(transform_output="pandas"):
-        np.testing.assert_array_equal(clone(preprocessor).fit_transform(table), expected)
-    result = preprocessor.set_output(transform="pandas").fit_transform(table)
+    with sklearn.config_context(transform_output=output):
+        np.testing.assert_array_equal(clone(preprocessor).fit_transform(table).to_numpy(), expected)
+    result = preprocessor.set_output(transform=output).fit_transform(table)
     assert list(result.columns) == list(preprocessor.get_feature_names_out())
-    np.testing.assert_array_equal(result.astype(float), expected)
+    np.testing.assert_allclose(result.to_numpy().astype(float), expected, rtol=1e-12)  # means in another order
+
+
+def test_objects_that_are_numbers_and_tables_of_polars() -> None:
+    table = mixed().drop(columns=["empty", "grade"])  # whose objects would be no numbers, or no levels
+    expected = make_preprocessor(table).fit_transform(table)
+    objects = table.astype(object).where(table.notna(), None)
+    for other in (objects, polars.DataFrame(objects.to_dict("list"), strict=False)):
+        np.testing.assert_array_equal(make_preprocessor(other).fit_transform(other), expected)
 
 
 def test_the_table_is_left_as_it_was() -> None:
@@ -675,9 +685,7 @@ def test_dates_and_complex_numbers_are_refused(column: Any, dtype: str) -> None:
     [
         (lambda t: make_preprocessor(t, numeric="robust"), ValueError, "numeric must be one of .*, got 'robust'"),
         (lambda t: make_preprocessor(t, categorical="hash"), ValueError, "categorical must be one of .*, got 'hash'"),
-        (lambda t: make_preprocessor(t, min_frequency=0), ValueError, "min_frequency must be at least 1, got 0"),
-        (lambda t: make_preprocessor(t, min_frequency=1.5), ValueError, r"min_frequency must be in \(0, 1\), got 1.5"),
-        (lambda t: make_preprocessor(t, min_frequency="rare"), TypeError, "must be a number, got 'rare'"),  # type: ignore[arg-type]
+        (lambda t: make_preprocessor(t, min_frequency=0).fit(t), ValueError, "'min_frequency' parameter .* Got 0"),
         (
             lambda t: make_preprocessor(t.set_axis([*"aabcdefgh"], axis=1)),
             ValueError,
@@ -685,8 +693,7 @@ def test_dates_and_complex_numbers_are_refused(column: Any, dtype: str) -> None:
         ),
         (lambda t: make_preprocessor([1, 2]), ValueError, r"got shape \(2,\)"),
         (lambda t: make_preprocessor(np.zeros((3, 0))), ValueError, r"got shape \(3, 0\)"),
-        (lambda t: make_preprocessor(t[[]]), ValueError, r"X must have a column, got shape \(60, 0\)"),
-        (lambda t: cardinalities(StandardScaler()), TypeError, "what make_preprocessor returns, got StandardScaler"),
+        (lambda t: make_preprocessor(t[[]]), ValueError, r"with a column, got shape \(60, 0\)"),
         (lambda t: cardinalities(make_preprocessor(t)), NotFittedError, "not fitted yet"),
         (lambda t: make_preprocessor(t).fit(t.assign(size=np.inf)), ValueError, "contains infinity"),
         (

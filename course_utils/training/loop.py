@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from course_utils._validation import check_int, check_one_of, check_positive
 from course_utils.monitoring.nonfinite import NonFinite, find_nonfinite
@@ -36,6 +37,7 @@ def fit(
     *,
     loss_fn: LossFunction,
     optimizer: torch.optim.Optimizer,
+    sample_weight: Tensor | None = None,
     val: Data | None = None,
     max_epochs: int,
     batch_size: int = 64,
@@ -71,6 +73,8 @@ def fit(
         train: tensors ``(inputs, targets)`` of shapes ``(n, ...)`` each, or a DataLoader of such pairs.
         loss_fn: of ``(outputs, targets)``; returns the batch's mean as a scalar.
         optimizer: over the model's parameters.
+        sample_weight: (n,), at least 0 and not all 0, of training data that are tensors; only their ratios count.
+            ``loss_fn`` then returns one loss a sample, ``(batch,)``, as torch's losses do with ``reduction="none"``.
         val: validation data, like ``train``.
         max_epochs: at which to end, at least 1; after a resume those before it count too.
         batch_size: samples an optimizer step, at least 1; a DataLoader has its own.
@@ -111,6 +115,8 @@ def fit(
         raise ValueError("schedule was built for another optimizer than the one given")
     _check_optimizer(optimizer, model)
     check_data(train, "train", model, batch_size=batch_size)
+    if sample_weight is not None and (isinstance(train, DataLoader) or sample_weight.shape != train[1].shape[:1]):
+        raise ValueError(f"sample_weight must hold a weight for each of train's rows, got {tuple(sample_weight.shape)}")
     if val is not None:
         check_data(val, "val", model)
     if device is not None:
@@ -129,6 +135,7 @@ def fit(
         clip_norm=clip_norm,
         schedule=schedule,
         eval_train=eval_train,
+        sample_weight=sample_weight,
         order=None if seed is None else make_generator(seed),
     )
     with _own_random_stream(seed, run.device), modes_put_back(model), _learning_rates_put_back(run):
@@ -159,6 +166,7 @@ class _Run:
     clip_norm: float | None
     schedule: Schedule | None
     eval_train: bool
+    sample_weight: Tensor | None
     order: torch.Generator | None
 
     def __post_init__(self) -> None:
@@ -219,17 +227,25 @@ class _Run:
         """Go through the training data once, and return the running means."""
         state, meter, step = self.state, Meter(), 0
         self.model.train()
-        batches = iterate_batches(
-            self.train_data, self.batch_size, self.device, shuffle=self.shuffle, generator=self.order
-        )
+        data, weights = self.train_data, self.sample_weight
+        if weights is not None:
+            weights = weights / weights.mean()
+            inputs, all_targets = data
+            data = inputs, torch.arange(len(inputs))  # so that weights find their rows
+        batches = iterate_batches(data, self.batch_size, self.device, shuffle=self.shuffle, generator=self.order)
         for step, (inputs, targets) in enumerate(batches, start=1):
+            of_batch = None
+            if weights is not None:
+                rows = targets.cpu()
+                targets, of_batch = all_targets[rows].to(self.device), weights[rows].to(self.device)
             if callable(self.schedule):
                 self.set_learning_rates(self.schedule(state.step))
             self.optimizer.zero_grad()
             outputs = self.model(inputs)
             if not self.first_step_checked:
                 self.check_first_step(outputs, targets)
-            loss = _scalar(self.loss_fn(outputs, targets))
+            losses = self.loss_fn(outputs, targets)
+            loss = _scalar(losses if of_batch is None else (losses * of_batch).mean())
             penalty = None if self.penalty is None else self.penalty(self.model)
             # Reading the value makes a GPU's step wait; in return a bad loss is caught before it spoils the weights.
             state.loss, penalty_value = loss.item(), 0.0 if penalty is None else penalty.item()

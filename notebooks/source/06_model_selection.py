@@ -460,7 +460,7 @@ claim("Points between where all agree and elsewhere", 100 * (agree - disagree), 
 
 # %%
 train, test = np.split(np.random.default_rng(0).permutation(len(y)), [300])
-network = MLPRegressor(architecture="mlp", hidden_features=(64,), max_epochs=15)
+network = MLPRegressor(hidden_features=(64,), max_epochs=15)
 ensemble = DeepEnsemble(network, n_members=4, random_state=0).fit(x[train], y[train])
 each = np.array([member.predict(x[test]) for member in ensemble.estimators_])
 together, apart = np.mean((ensemble.predict(x[test]) - y[test]) ** 2), np.mean((each - y[test]) ** 2)
