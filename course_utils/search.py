@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from course_utils._notebook import progress_bar
-from course_utils._validation import check_one_of
+from course_utils._validation import check_int, check_one_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -201,6 +201,7 @@ def tune(
     from sklearn.metrics import check_scoring
     from sklearn.utils import check_consistent_length, indexable
 
+    check_int(seed, "seed", minimum=0)
     X, y, groups = indexable(X, y, groups)
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight, dtype=float)
@@ -315,14 +316,15 @@ class _Search:
                 direction="maximize",
                 load_if_exists=True,
             )
-            if "facts" not in study.user_attrs:
+            if not study.get_trials(deepcopy=False) and "facts" not in study.user_attrs:
                 study.set_user_attr("facts", facts)
-            there = study.user_attrs["facts"]
-            changed = [f"{key}: {there[key]!r} there, {facts[key]!r} here" for key in facts if there[key] != facts[key]]
+            there = study.user_attrs.get("facts", {})
+            changed = [key for key in facts if there.get(key) != facts[key]]
             if changed:
+                described = [f"{key}: {there.get(key)!r} there, {facts[key]!r} here" for key in changed]
                 raise ValueError(
                     f"the study {study.study_name!r} in {self.storage} was made for another search "
-                    f"({'; '.join(changed)}); its trials cannot be compared with new ones: choose another study_name"
+                    f"({'; '.join(described)}); its trials cannot be compared with new ones: choose another study_name"
                 )
             yield study
 
@@ -336,7 +338,7 @@ class _Search:
         named = isinstance(self.sampler, str)
         return {
             "estimator": _without_addresses(f"{type(self.estimator).__qualname__}({described})"),
-            "data and splits": joblib.hash((self.X, self.y, self.sample_weight, self.splits)),
+            "data and splits": joblib.hash((_content(self.X), _content(self.y), self.sample_weight, self.splits)),
             "scoring": str(self.scoring),
             "space": _without_addresses(repr(self.space)),
             "sampler": f"{self.sampler}, seed {self.seed}" if named else type(self.sampler).__name__,
@@ -379,7 +381,7 @@ class _Search:
             pass  # another process took this one for dead, and the trial over
         except BaseException:
             if trial is not None:
-                _give_back(study, trial)
+                _give_back(study, trial, self.space)
             raise
         finally:
             _RUNNING_HERE.discard(token)
@@ -392,14 +394,14 @@ class _Search:
         process was killed, or Ctrl-C was pressed) is repeated with the same values; its record stays in the storage as
         failed without an error. A process that died is noticed on the same machine only, and not on Windows.
         """
-        _give_back_lost(study)
+        _give_back_lost(study, self.space)
         is_exhausted = getattr(self.sampler, "is_exhausted", None)  # of a GridSampler
         if self._has_enough(study) or (is_exhausted is not None and is_exhausted(study)):
             return None
         trial = study.ask()
         trial.set_user_attr("worker", [socket.gethostname(), os.getpid(), token])
         if self._has_enough(study, before=trial.number):  # another process was faster
-            _give_back(study, trial)
+            _give_back(study, trial, self.space)
             return None
         if isinstance(self.sampler, str):
             study.sampler = _named_sampler(self.sampler, self.seed, _place(study, trial))
@@ -480,6 +482,19 @@ class _Search:
                 value = dimension[int(trial.distributions[name].to_internal_repr(value))]
             params[name] = value
         return params
+
+
+def _content(table: Any) -> Any:
+    """Return arrays that say all about a table, without what pandas and SciPy keep in theirs while they are used."""
+    from scipy import sparse
+
+    if isinstance(table, pd.DataFrame | pd.Series):
+        return pd.DataFrame(table).dtypes.to_string(), pd.util.hash_pandas_object(table).to_numpy()
+    if sparse.issparse(table):
+        entries = table.tocoo()
+        return table.shape, entries.row, entries.col, entries.data
+    # A view and its copy have the same values in another order of bytes.
+    return np.ascontiguousarray(table) if isinstance(table, np.ndarray) else table
 
 
 def _make_splits(estimator: Any, X: Any, y: Any, groups: Any, cv: Any, seed: int) -> list[tuple[Any, Any]]:
@@ -615,15 +630,20 @@ def _tell(study: Study, number: int, state: TrialState, value: float | None = No
         study.tell(number, value, state=state)
 
 
-def _give_back(study: Study, trial: Trial | FrozenTrial) -> None:
-    """End a trial without a result, and queue its repetition."""
+def _give_back(study: Study, trial: Trial | FrozenTrial, space: Space) -> None:
+    """End a trial without a result, and queue its repetition.
+
+    One that was ended while its hyperparameters were drawn has them all drawn again: a sampler that is given some of
+    them would draw others for the rest.
+    """
     from optuna.trial import TrialState
 
     _tell(study, trial.number, TrialState.FAIL)
-    study.enqueue_trial(trial.params, user_attrs={"retry_of": _origin(trial)})
+    params = trial.params if len(trial.params) == len(space) else {}
+    study.enqueue_trial(params, user_attrs={"retry_of": _origin(trial)})
 
 
-def _give_back_lost(study: Study) -> None:
+def _give_back_lost(study: Study, space: Space) -> None:
     """Give back the trials whose process has died."""
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import TrialState
@@ -631,7 +651,7 @@ def _give_back_lost(study: Study) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if _is_lost(trial):
             with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # another process was first
-                _give_back(study, trial)
+                _give_back(study, trial, space)
 
 
 def _is_lost(trial: FrozenTrial) -> bool:
@@ -704,7 +724,10 @@ def _open_storage(storage: str | os.PathLike[str] | None) -> Iterator[BaseStorag
             database.engine.dispose()
         return
     path = Path(text)
-    begins = path.open("rb").read(len(_JOURNAL_BEGINS)) if path.exists() else b""
+    begins = b""
+    if path.exists():
+        with path.open("rb") as file:
+            begins = file.read(len(_JOURNAL_BEGINS))
     if path.suffix not in (".journal", ".log") or not _JOURNAL_BEGINS.startswith(begins):
         raise ValueError(
             "storage must be a path that ends in .journal or .log (new, or such a journal), or a database URL such as "

@@ -61,6 +61,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightgbm import LGBMClassifier, LGBMRegressor
+from optuna.distributions import FloatDistribution, IntDistribution
 from sklearn import datasets as bundled
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.feature_selection import SelectKBest, f_regression
@@ -486,9 +487,21 @@ candidates = {
     "LightGBM": LGBMRegressor(n_jobs=1, verbose=-1),
     "one MLP": MLPRegressor(max_epochs=20),
 }
-budget = {"n_trials": 6, "cv": 2, "sampler": "random", "prune": False, "scoring": "neg_root_mean_squared_error"}
+spaces = {
+    "LightGBM": {
+        "learning_rate": FloatDistribution(0.01, 0.3, log=True),
+        "num_leaves": IntDistribution(7, 127, log=True),
+        "min_child_samples": IntDistribution(2, 60, log=True),
+    },
+    "one MLP": {
+        "lr": FloatDistribution(3e-4, 1e-2, log=True),
+        "dropout": FloatDistribution(0, 0.5),
+        "weight_decay": FloatDistribution(1e-5, 0.1, log=True),
+    },
+}
+budget = {"n_trials": 6, "cv": 2, "sampler": "random", "pruner": None, "scoring": "neg_root_mean_squared_error"}
 tuned = {
-    name: tune(model, seen, y_seen, progress=False, seed=1, **budget).trials["score"] * -1
+    name: tune(model, seen, y_seen, space=spaces[name], progress=False, seed=1, **budget).trials["score"] * -1
     for name, model in candidates.items()
 }
 fig, ax = plt.subplots(figsize=(7, 2.0))
