@@ -579,12 +579,12 @@ best = table.mean(axis=0).argmax()
 rows = {"whole table": shares(table), "four columns at the best": shares(table[:, best - 2 : best + 2])}
 points = np.random.default_rng(0).uniform([0, -4], [0.6, np.log10(3)], size=(100, 2))
 space = {"dropout": FloatDistribution(0, 0.6), "lr": FloatDistribution(-4, np.log10(3))}  # the rate by its exponent
-study = optuna.create_study(direction="maximize")
+random_trials = optuna.create_study(direction="maximize")
 for point, score in zip(points, surface(points), strict=True):
     params = {"dropout": point[0], "lr": point[1]}
-    study.add_trial(create_trial(params=params, distributions=space, value=score))
-forest = optuna.importance.FanovaImportanceEvaluator(seed=0)
-rows["fANOVA, 100 trials"] = optuna.importance.get_param_importances(study, evaluator=forest, normalize=False)
+    random_trials.add_trial(create_trial(params=params, distributions=space, value=score))
+fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+rows["fANOVA, 100 trials"] = fanova.evaluate(random_trials)
 print(pd.DataFrame(rows).T.round(2).to_string())
 whole, near, forest = (row["lr"] for row in rows.values())
 claim("Share of the learning rate: forest's minus exact", abs(forest - whole), "<", 0.1, source="this lesson")
@@ -605,10 +605,10 @@ limits = {
     "dropout": FloatDistribution(0, 0.5),
     "weight_decay": FloatDistribution(1e-5, 0.1, log=True),
 }
-candidates = optuna.create_study(direction="maximize")
+twenty = optuna.create_study(direction="maximize")
 for params, accuracy in zip(settings.to_dict("records"), right.mean(axis=1), strict=True):
-    candidates.add_trial(create_trial(params=params, distributions=limits, value=accuracy))
-axes = plot_study(candidates, "parallel_coordinate", target_name="accuracy")
+    twenty.add_trial(create_trial(params=params, distributions=limits, value=accuracy))
+axes = plot_study(twenty, "parallel_coordinate", target_name="accuracy")
 show(axes.figure, alt="Parallel coordinates of twenty networks over four axes; the darker a line, the more accurate.")
 print(
     "rank correlation with accuracy:",
