@@ -32,7 +32,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat.v4 import new_code_cell, new_notebook
 
 from course_utils.authoring.address import read_address
-from course_utils.authoring.kernel import patient_client
+from course_utils.authoring.kernel import kernel_client
 from course_utils.authoring.targets import BuildError, find_root
 
 HERE = Path(__file__).resolve().parent
@@ -158,7 +158,7 @@ class Colab:
             own = self.git | {"IPYTHONDIR": private, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # else the debugger warns
             client = NotebookClient(
                 notebook,
-                km=ColabKernel(client_factory=patient_client(), connection_file=str(Path(private, "kernel.json"))),
+                km=ColabKernel(client_factory=kernel_client(), connection_file=str(Path(private, "kernel.json"))),
                 timeout=600,
                 startup_timeout=120,
                 resources={"metadata": {"path": folder}},

@@ -1,62 +1,91 @@
-"""The client of kernels looks again for messages that it was not told of."""
+"""Kernels and their client: no message is slept through, and a cell that times out leaves nothing behind."""
+
+# nbformat is not typed.
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
 import asyncio
-from queue import Empty
-from typing import Any
+import gc
+import time
+from pathlib import Path
 
 import pytest
+import zmq.asyncio
+from jupyter_client.session import Session
+from nbformat.v4 import new_code_cell, new_notebook
 
-from course_utils.authoring import kernel as _kernel
+from course_utils.authoring.build import Target, build_notebook
+from course_utils.authoring.kernel import kernel_client
+from course_utils.grading.execution import Limits, execute
 
-
-class Socket:
-    """Says that nothing is there for a while, whatever time it is given; remembers that time in milliseconds."""
-
-    def __init__(self, n_missed: float) -> None:
-        self.n_missed = n_missed
-        self.waits: list[int] = []
-
-    async def poll(self, timeout: int | None) -> bool:
-        assert timeout is not None
-        self.waits.append(timeout)
-        await asyncio.sleep(timeout / 1000)
-        return len(self.waits) > self.n_missed
+# The second hears no interrupt, so that its kernel has to be killed while it prints.
+TOO_LONG = {
+    "sleeps": "import time\ntime.sleep(100)",
+    "prints on": "while True:\n  try:\n    while True:\n      print(1)\n  except BaseException:\n    pass",
+}
 
 
-def channel(socket: Socket) -> Any:
-    cls: Any = _kernel.patient_client().shell_channel_class.klass
-    made = cls.__new__(cls)  # without a real socket
-    made.socket = socket
+def test_a_reply_that_came_just_before_a_send_is_seen_at_once(tmp_path: Path) -> None:
+    """As nbclient sends for an output widget, on the socket on which it waits for the reply."""
 
     async def receive() -> str:
-        return "the message"
+        session, address = Session(), f"ipc://{tmp_path / 'socket'}"
+        with (
+            zmq.asyncio.Context() as context,
+            context.socket(zmq.ROUTER) as kernel,
+            context.socket(zmq.DEALER) as shell,
+        ):
+            kernel.bind(address)
+            shell.setsockopt(zmq.IDENTITY, b"us")
+            shell.connect(address)
+            channel = kernel_client().shell_channel_class.klass(shell, session)
+            channel.send(session.msg("execute_request"))
+            waiting = asyncio.create_task(channel.get_msg())
+            await asyncio.sleep(0.2)
+            session.send(kernel, "execute_reply", ident=b"us")
+            time.sleep(0.2)  # so that it has come before this task gives way
+            channel.send(session.msg("comm_msg"))
+            message = await asyncio.wait_for(waiting, timeout=20)
+            return str(message["msg_type"])
 
-    made._recv = receive
-    return made
-
-
-@pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kernel, "_LOOK_AGAIN", 0.01)
-
-
-@pytest.mark.parametrize("timeout", [300, None])
-def test_a_message_that_was_missed_is_found_long_before_the_time_is_up(timeout: float | None) -> None:
-    socket = Socket(n_missed=2)
-    assert asyncio.run(channel(socket).get_msg(timeout)) == "the message"
-    assert socket.waits == [10, 10, 10]
-
-
-def test_without_a_message_it_waits_no_longer_than_it_was_told() -> None:
-    socket = Socket(n_missed=float("inf"))
-    with pytest.raises(Empty):
-        asyncio.run(channel(socket).get_msg(0.025))
-    assert len(socket.waits) <= 3
-    assert sum(socket.waits) <= 26
+    assert asyncio.run(receive()) == "execute_reply"
 
 
-def test_a_real_kernel_answers_through_it() -> None:
-    client = _kernel.patient_client()()
-    assert type(client).shell_channel_class.klass is type(client).iopub_channel_class.klass
+@pytest.mark.slow
+@pytest.mark.parametrize("source", TOO_LONG.values(), ids=TOO_LONG)
+def test_a_cell_that_times_out_in_a_build_leaves_nothing(
+    source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from jupyter_core.utils import ensure_event_loop
+
+    path = tmp_path / "01_a.py"
+    path.write_text(f"# %%\n{source}\n")
+
+    outcome = build_notebook(Target("01_a", path, path.with_suffix(".ipynb")), timeout=2)
+
+    assert outcome.message.endswith("took longer than the 2 s that one cell may take")
+    assert not asyncio.all_tasks(ensure_event_loop())
+    gc.collect()  # what an abandoned task has to say, it says now
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", TOO_LONG.values(), ids=TOO_LONG)
+def test_a_cell_that_times_out_in_a_submission_leaves_nothing_and_the_others_run(
+    source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in ("print(0)", source, "print(2)\n1 / 0", "print(3)")])
+
+    async def tasks_left() -> list[object]:
+        limits = Limits(cell=2, notebook=60)
+        says = await execute(notebook, files=tmp_path, hidden=tmp_path, trusted="", limits=limits)
+        assert "was still running after 2 s" in says
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert not asyncio.run(tasks_left())
+    assert [notebook.cells[place].outputs[0].text for place in (0, 2, 3)] == ["0\n", "2\n", "3\n"]
+    assert notebook.cells[2].outputs[1].ename == "ZeroDivisionError"
+    assert notebook.cells[1].outputs[-1].ename == "Stopped"
+    gc.collect()
+    assert capfd.readouterr().err == ""

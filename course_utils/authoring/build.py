@@ -50,6 +50,7 @@ __all__ = [
 #: The largest size of an executed notebook, in bytes.
 MAX_BYTES = 1_500_000
 
+_TIMEOUT = "the build's time limit"  # no name that an exception can have
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _WIDGET_NOTE = "An interactive control stands here: run this cell to use it."
 
@@ -289,7 +290,7 @@ def _crashed(target: Target, error: BaseException) -> Outcome:
 def _execute(notebook: Any, timeout: int) -> None:
     """Run all cells, in place, in a kernel of this interpreter whose folder is empty, as a fresh Colab's is."""
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     running = 0
 
@@ -302,6 +303,10 @@ def _execute(notebook: Any, timeout: int) -> None:
             notebook,
             km=kernel_manager(private),
             timeout=timeout,
+            # With these two nbclient ends what it began for a cell that takes too long; its own time-out leaves the
+            # task that reads the output behind.
+            interrupt_on_timeout=True,
+            error_on_timeout={"ename": _TIMEOUT, "evalue": "", "traceback": []},
             startup_timeout=120,
             resources={"metadata": {"path": folder}},
             coalesce_streams=True,  # how print's text is cut into messages is a matter of timing
@@ -316,8 +321,8 @@ def _execute(notebook: Any, timeout: int) -> None:
             client.execute(env=environment, cleanup_kc=True)
         except CellExecutionError as error:
             message = f"{error.ename}: {_shorten(error.evalue)}"
-        except CellTimeoutError:
-            message = f"took longer than the {timeout} s that one cell may take"
+            if error.ename == _TIMEOUT:
+                message = f"took longer than the {timeout} s that one cell may take"
         except DeadKernelError:
             message = "the kernel died (out of memory, or stopped from outside)"
         else:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from functools import cache
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
-__all__ = ["KERNEL_ENVIRONMENT", "kernel_manager", "patient_client"]
+__all__ = ["KERNEL_ENVIRONMENT", "kernel_client", "kernel_manager"]
 
 KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # the order of a printed set is part of the output
@@ -18,37 +15,29 @@ KERNEL_ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else the debugger warns about frozen modules
 }
 
-_LOOK_AGAIN = 2.0  # seconds
-
 
 @cache
-def patient_client() -> type[Any]:
+def kernel_client() -> type[Any]:
     """Return a class of clients for ``AsyncKernelManager(client_factory=...)``.
 
-    Now and then, once in some hundred notebooks, jupyter_client's asynchronous channel misses that a message has come:
-    the kernel is idle, and the client waits until its time is up, only to find the message there. This one looks anew
-    every two seconds.
+    For an output widget, nbclient sends to the kernel on the very socket on which it waits for the cell's reply.
+    jupyter_client sends behind pyzmq's back, and whoever sends on a ZeroMQ socket has to look afterwards whether
+    something has arrived: a reply that came just before the send would wake nobody until the cell's time is up.
     """
+    import zmq
     from jupyter_client.asynchronous.client import AsyncKernelClient
     from jupyter_client.channels import AsyncZMQSocketChannel
     from traitlets import Type
 
-    class PatientChannel(AsyncZMQSocketChannel):
-        async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:  # type: ignore[override]
-            deadline = math.inf if timeout is None else time.monotonic() + timeout
-            while True:
-                left = max(0.0, deadline - time.monotonic())
-                try:
-                    return await super().get_msg(timeout=min(left, _LOOK_AGAIN))
-                except Empty:
-                    if left <= _LOOK_AGAIN:
-                        raise
+    class AttentiveChannel(AsyncZMQSocketChannel):
+        def send(self, msg: dict[str, Any]) -> None:
+            super().send(msg)
+            self.socket.get(zmq.EVENTS)  # wakes whoever waits for what is there
 
-    class PatientClient(AsyncKernelClient):
-        shell_channel_class = Type(PatientChannel)
-        iopub_channel_class = Type(PatientChannel)
+    class AttentiveClient(AsyncKernelClient):
+        shell_channel_class = Type(AttentiveChannel)
 
-    return PatientClient
+    return AttentiveClient
 
 
 def kernel_manager(private: str) -> Any:
@@ -71,4 +60,4 @@ def kernel_manager(private: str) -> Any:
     # Kernels that start at the same time could draw the same TCP port; files of their own cannot clash.
     transport = "ipc" if os.name == "posix" else "tcp"
     file = str(Path(private, "kernel.json"))
-    return ThisInterpreter(client_factory=patient_client(), transport=transport, connection_file=file)
+    return ThisInterpreter(client_factory=kernel_client(), transport=transport, connection_file=file)

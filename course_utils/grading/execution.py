@@ -29,6 +29,7 @@ _MAX_KERNELS = 4  # for one submission: each cell that ends its kernel costs one
 _TEXT, _DATA = 20_000, 2_000_000  # characters that a cell may print, and show as figures
 _CUT = f"\n… (cut here: a cell shows the first {_TEXT:,} characters)\n"
 _PATIENCE = 3.0  # seconds for a kernel to heed an interrupt
+_TIMED_OUT = "timed out"  # in the reply that stands for one that did not come
 _NEVER_COPIED = shutil.ignore_patterns("*.ipynb", "hidden_checks*", "course_utils", "__pycache__", ".ipynb_checkpoints")
 
 
@@ -131,7 +132,7 @@ class _Attempt:
 
     async def _run_cell(self, client: Any, place: int, cell: Any, seconds: float) -> str:
         """Return how the cell ended its kernel, or nothing if it did not."""
-        from nbclient.exceptions import CellTimeoutError, DeadKernelError
+        from nbclient.exceptions import DeadKernelError
 
         client.timeout = math.ceil(seconds)  # nbclient takes whole seconds alone
         try:
@@ -142,11 +143,15 @@ class _Attempt:
             await client.async_execute_cell(cell, place)
         except DeadKernelError:
             return f"{_called(cell)} ended its process: exit(), a crash, or too little memory"
-        except CellTimeoutError:
+        if client.reply.get(_TIMED_OUT):
             says = f"{_called(cell)} was still running after {seconds:.3g} s: is there a loop that never ends?"
-            if not await _interrupted(client):
+            if not await _quietly(client, "", seconds=_PATIENCE):
                 return says
             self.give_up(place, says)
+        elif client.reply["status"] != "ok" and not any(output.output_type == "error" for output in cell.outputs):
+            # An error's output may be late, or be lost in a flood of prints.
+            ename, evalue = client.reply.get("ename", client.reply["status"]), client.reply.get("evalue", "")
+            cell.outputs.append(_error(f"{ename}: {evalue}"[:2000]))
         if is_test(cell):
             # nbgrader gives no points to a check that wrote to stderr, and a warning from NumPy is enough for that.
             for output in cell.outputs:
@@ -208,12 +213,6 @@ async def _quietly(client: Any, code: str, *, seconds: float) -> bool:
     return False
 
 
-async def _interrupted(client: Any) -> bool:
-    """Interrupt the running cell and return whether the kernel listened."""
-    await client.km.interrupt_kernel()
-    return await _quietly(client, "", seconds=_PATIENCE)
-
-
 @contextlib.asynccontextmanager
 async def _kernel(notebook: Any, folder: str, threads: int) -> AsyncIterator[Any]:
     """A client of a new kernel of this interpreter; in the end the kernel and all it started are killed."""
@@ -267,15 +266,22 @@ def _client(notebook: Any, manager: Any) -> Any:
             return super().process_message(msg, cell, cell_index)
 
         place = text = data = -1
+        reply: Any = None  # to the last cell
 
-    def remember_failure(cell: Any, execute_reply: Any, **_: Any) -> None:
-        """The reply counts: an error's output may be late, or be lost in a flood of prints."""
-        content = execute_reply["content"]
-        if content["status"] != "ok" and not any(output.output_type == "error" for output in cell.outputs):
-            says = f"{content.get('ename', content['status'])}: {content.get('evalue', '')}"[:2000]
-            cell.outputs.append(_error(says))
+    def remember(execute_reply: Any, **_: Any) -> None:
+        client.reply = execute_reply["content"]
 
-    return Client(
-        notebook, km=manager, startup_timeout=120, allow_errors=True, interrupt_on_timeout=False, record_timing=False,
-        coalesce_streams=True, on_cell_executed=remember_failure,
-    )  # fmt: skip
+    client = Client(
+        notebook,
+        km=manager,
+        startup_timeout=120,
+        allow_errors=True,
+        # With these two nbclient ends what it began for a cell that takes too long; its own time-out leaves the task
+        # that reads the output behind.
+        interrupt_on_timeout=True,
+        error_on_timeout={_TIMED_OUT: True},
+        record_timing=False,
+        coalesce_streams=True,
+        on_cell_executed=remember,
+    )
+    return client
