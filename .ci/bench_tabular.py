@@ -23,7 +23,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from course_utils.datasets import load_boston_housing
-from course_utils.estimators import MLPClassifier, MLPRegressor
+from course_utils.estimators import MLPEnsembleClassifier, MLPEnsembleRegressor
 
 N_FOLDS = 5
 MAX_TIME_RATIO = 60.0
@@ -94,13 +94,16 @@ def run() -> list[Row]:
     with threadpool_limits(1):
         for name, load in REGRESSION.items():
             X, y = load()
-            models = {"ours": MLPRegressor(random_state=0), "boosting": HistGradientBoostingRegressor(random_state=0)}
+            models = {
+                "ours": MLPEnsembleRegressor(random_state=0),
+                "boosting": HistGradientBoostingRegressor(random_state=0),
+            }
             folds = list(KFold(N_FOLDS, shuffle=True, random_state=0).split(X))
             rows += _compare(name, X, y, models, folds, _regression_errors)
         for name, load in CLASSIFICATION.items():
             X, y = load()
             classifiers = {
-                "ours": MLPClassifier(random_state=0),
+                "ours": MLPEnsembleClassifier(random_state=0),
                 "boosting": HistGradientBoostingClassifier(random_state=0),
             }
             folds = list(StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(X, y))

@@ -30,12 +30,9 @@ def check_int(value: SupportsIndex, name: str, *, minimum: int | None = None, ma
         TypeError: ``value`` is not an integer.
         ValueError: ``value`` lies outside the range.
     """
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    number = operator.index(value)
     if minimum is not None and number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}")
     if maximum is not None and number > maximum:
@@ -57,12 +54,12 @@ def check_in_range(value: Any, name: str, low: float, high: float, *, closed: st
         TypeError: ``value`` is not a real number.
         ValueError: ``value`` is not finite where the interval is, or lies outside it.
     """
-    if isinstance(value, bool | str | bytes):
-        raise TypeError(f"{name} must be a number, got {value!r}")
     try:
-        number = float(value)
+        number = None if isinstance(value, bool | str | bytes) else float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
+        number = None
+    if number is None:
+        raise TypeError(f"{name} must be a number, got {value!r}")
     above = number >= low if closed[0] == "[" else number > low
     below = number <= high if closed[1] == "]" else number < high
     if not (above and below):  # also catches NaN, for which every comparison is false

@@ -125,11 +125,9 @@ def claim(
 
     Raises:
         ClaimError: a measurement does not satisfy the comparison. The line is shown first.
-        ValueError: unknown ``op``, no measurement, or a missing source.
+        ValueError: unknown ``op`` or no measurement.
     """
     check_one_of(op, "op", _COMPARE)
-    if not statement.strip() or not source.strip():
-        raise ValueError(f"a claim needs a statement and a source, got {statement!r} and {source!r}")
     values = tuple(np.asarray(measured, dtype=float).ravel().tolist())
     if not values:
         raise ValueError("measured must hold at least one number, got an empty sequence")

@@ -22,7 +22,7 @@ from course_utils.authoring.build import (
     homework_targets,
     is_stale,
     lesson_targets,
-    solved_targets,
+    write_proofs,
 )
 
 __all__ = ["collect_claims", "format_claims", "main", "new_lesson", "render_lesson"]
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=_positive, default=300, metavar="S", help="seconds for a cell (default: 300)"
     )
     command.add_argument(
-        "--solved", action="store_true", help="execute lessons with the solutions of their exercises; write nothing"
+        "--proof", type=Path, metavar="DIR", help="write lessons with their solutions there, for nbval; execute nothing"
     )
     command.set_defaults(run=_run_build)
 
@@ -194,15 +194,18 @@ def _positive(text: str) -> int:
 
 def _run_build(options: argparse.Namespace) -> int:
     root = find_root()
-    every = solved_targets(root) if options.solved else lesson_targets(root) + homework_targets(root)
-    targets = _chosen(every, options.names)
+    if options.proof:
+        paths = write_proofs(_chosen(lesson_targets(root), options.names), options.proof)
+        print(f"wrote {len(paths)} lessons with their solutions to {options.proof}")
+        return 0
+    targets = _chosen(lesson_targets(root) + homework_targets(root), options.names)
     width = max((len(target.name) for target in targets), default=0)
     if options.check:
         stale = [target.name for target in targets if is_stale(target)]
         print("".join(f"stale   {name}\n" for name in stale) or "all notebooks are fresh\n", end="")
         return 1 if stale else 0
     failed = False
-    for outcome in build(targets, force=options.force or options.solved, jobs=options.jobs, timeout=options.timeout):
+    for outcome in build(targets, force=options.force, jobs=options.jobs, timeout=options.timeout):
         line = f"{outcome.status:<7} {outcome.target.name:<{width}} {outcome.seconds:6.1f} s"
         if outcome.status == "failed":
             failed = True

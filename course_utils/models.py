@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_utils._validation import check_in_range, check_int, check_one_of, check_sizes
+from course_utils._validation import check_in_range, check_one_of, check_sizes
 from course_utils.init import init_weights
 
 __all__ = ["ACTIVATIONS", "MLP", "count_parameters"]
@@ -80,7 +80,7 @@ class MLP(nn.Sequential):
         make_norm = norm if norm is None or callable(norm) else _look_up(norm, "norm", _NORMS)
 
         modules: OrderedDict[str, nn.Module] = OrderedDict()
-        width = check_int(in_features, "in_features", minimum=1)
+        width = in_features
         for number, next_width in enumerate(check_sizes(hidden_features, "hidden_features"), start=1):
             block: list[tuple[str, nn.Module]] = [("activation", make_activation())]
             if make_norm is not None:
@@ -90,7 +90,7 @@ class MLP(nn.Sequential):
             modules[f"linear{number}"] = nn.Linear(width, next_width, bias=bias)
             modules.update((f"{role}{number}", module) for role, module in block)
             width = next_width
-        modules["output"] = nn.Linear(width, check_int(out_features, "out_features", minimum=1), bias=bias)
+        modules["output"] = nn.Linear(width, out_features, bias=bias)
 
         super().__init__(modules)
         self.in_features = in_features
@@ -110,12 +110,10 @@ class MLP(nn.Sequential):
         """Return the output for ``inputs`` of shape (batch, in_features).
 
         Raises:
-            ValueError: the inputs have another width or are not floating-point numbers.
+            ValueError: the inputs have another width.
         """
         if inputs.shape[-1] != self.in_features or inputs.ndim < 2:
             raise ValueError(f"inputs must have shape (batch, {self.in_features}), got {tuple(inputs.shape)}")
-        if not inputs.is_floating_point():
-            raise ValueError(f"inputs must be floating-point numbers, got {inputs.dtype}; convert with .float()")
         output: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
         return output
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from course_utils._notebook import notebook_display
-from course_utils._validation import check_int
 
 if TYPE_CHECKING:  # matplotlib costs a third of a second; nobody who only trains should pay for it
     from matplotlib.axes import Axes
@@ -25,7 +24,6 @@ __all__ = [
     "TRAIN",
     "VAL",
     "label_line_ends",
-    "plain_log_axis",
     "plot_depth_profile",
     "plot_dots",
     "plot_seeds",
@@ -101,23 +99,14 @@ def style(index: int) -> dict[str, Any]:
 
     Args:
         index: its number, from 0 to 7.
-
-    Raises:
-        TypeError, ValueError: ``index`` is not an integer of that range.
     """
-    check_int(index, "index", minimum=0, maximum=len(_MARKERS) - 1)
     return {"color": list(COLORS.values())[index], "marker": _MARKERS[index]}
 
 
 def sequence_colors(n: int) -> list[tuple[float, float, float, float]]:
-    """Return ``n`` RGBA colours from dark to light for ordered things (layers, learning rates, epochs).
-
-    Raises:
-        TypeError, ValueError: ``n`` is not an integer of at least 1.
-    """
+    """Return ``n`` RGBA colours from dark to light for ordered things (layers, learning rates, epochs)."""
     import matplotlib as mpl
 
-    check_int(n, "n", minimum=1)
     # The lightest tenth of viridis is too pale on white.
     return [tuple(color) for color in mpl.colormaps[SEQUENTIAL](np.linspace(0.0, 0.9, n))]
 
@@ -171,7 +160,7 @@ def show_png(image: bytes, alt: str, *, width: int | None = None) -> None:
     display(data, raw=True, metadata={"image/png": metadata})
 
 
-def plain_log_axis(ax: Axes) -> None:
+def _plain_log_axis(ax: Axes) -> None:
     """Make the y axis logarithmic with ticks in plain numbers: 1, 2, 5, 10, … or powers of ten if they span much."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -281,12 +270,13 @@ def plot_dots(ax: Axes, groups: Mapping[str, ArrayLike], *, xlabel: str, means: 
         ax: where to draw; the first variant is on top.
         groups: name → values of shape (seeds,); NaN marks a run that failed and is not drawn.
         xlabel: the quantity, with its unit if it has one.
-        means: format of the mean that stands at the right of each row; empty for none.
+        means: format of the mean of the runs that did not fail, which stands at the right of each row; empty for none.
     """
     for row, values in enumerate(groups.values()):
         runs = np.asarray(values, dtype=float)
+        runs = runs[~np.isnan(runs)]
         ax.plot(runs, np.full(len(runs), row), "o", color=COLORS["blue"], alpha=0.7)
-        if means:
+        if means and len(runs):
             text = format(runs.mean(), means)
             ax.annotate(text, (1.01, row), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
     ax.set(yticks=range(len(groups)), yticklabels=list(groups), xlabel=xlabel, ylim=(len(groups) - 0.5, -0.5))
@@ -316,13 +306,10 @@ def small_multiples(
 
     Returns:
         The figure, for `show`.
-
-    Raises:
-        TypeError, ValueError: ``columns`` is not an integer of at least 1.
     """
     import matplotlib.pyplot as plt
 
-    rows = -(-len(panels) // check_int(columns, "columns", minimum=1))
+    rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(9.5, 0.6 + 2.2 * rows), sharex=True, sharey=True, squeeze=False)
     for ax, (title, runs) in zip(axes.flat, panels.items(), strict=False):
         for color, run in zip(sequence_colors(len(runs)), runs, strict=True):
@@ -335,7 +322,7 @@ def small_multiples(
     if ylim is not None:
         axes[0, 0].set_ylim(ylim)
     if log:
-        plain_log_axis(axes[0, 0])
+        _plain_log_axis(axes[0, 0])
     figure.supxlabel(xlabel, fontsize=11)
     figure.supylabel(ylabel, fontsize=11)
     return figure

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_utils._validation import check_in_range, check_int, check_non_negative, check_one_of
+from course_utils._validation import check_in_range, check_non_negative, check_one_of
 
 __all__ = ["ActivityPenalty", "decay_groups", "l1_penalty", "l2_penalty", "smooth_labels", "soft_threshold_"]
 
@@ -27,7 +27,7 @@ def l1_penalty(model: nn.Module, lam: float, *, kinds: Sequence[str] = ("kernel"
         kinds: any of ``"kernel"`` (weight matrices), ``"bias"`` and ``"norm"`` (scale and shift of normalization).
 
     Raises:
-        TypeError: ``lam`` is not a number, or ``kinds`` is a bare string.
+        TypeError: ``lam`` is not a number.
         ValueError: ``lam`` is negative, a kind is unknown, or the model has no parameter of these kinds.
     """
     return _penalty(model, lam, kinds, torch.abs)
@@ -69,7 +69,7 @@ class ActivityPenalty:
 
     Raises:
         TypeError: ``lam`` is not a number.
-        ValueError: ``lam`` is negative, ``norm`` is unknown, or there are no layers, or one is not in the model.
+        ValueError: ``lam`` is negative or ``norm`` is unknown.
     """
 
     def __init__(self, model: nn.Module, lam: float, *, layers: Iterable[nn.Module], norm: str = "l1") -> None:
@@ -77,12 +77,6 @@ class ActivityPenalty:
         self.lam = check_non_negative(lam, "lam")
         self.norm = check_one_of(norm, "norm", ("l1", "l2"))
         self.layers = list(layers)
-        inside = {id(module) for module in model.modules()}
-        if not self.layers:
-            raise ValueError("layers must name at least one module of the model, got none")
-        for layer in self.layers:
-            if id(layer) not in inside:
-                raise ValueError(f"layers must be modules of the model, got {layer!r}, which is not in it")
         self._sums: list[Tensor] = []
         self._handles: list[Any] = []
 
@@ -102,13 +96,12 @@ class ActivityPenalty:
         """Return the penalty of the last forward pass, a scalar.
 
         Raises:
-            ValueError: ``model`` is another one than is watched.
             RuntimeError: there was no forward pass in training mode since the last call.
         """
-        if model is not self.model:
-            raise ValueError(f"model must be the one watched, got another {type(model).__name__}")
         if not self._sums:
-            raise RuntimeError("no activations recorded: inside the with block, run the model in training mode first")
+            raise RuntimeError(
+                "no activations recorded: inside the with block, run the model, not compiled, in training mode first"
+            )
         total, self._sums = torch.stack(self._sums).sum(), []
         return self.lam * total
 
@@ -151,11 +144,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     Args:
         model: whose parameters are grouped.
         weight_decay: of the first group, at least 0; in torch's convention (see `l2_penalty`).
-
-    Raises:
-        TypeError, ValueError: ``weight_decay`` is not a finite number of at least 0.
     """
-    check_non_negative(weight_decay, "weight_decay")
     trained = [(parameter, kind) for parameter, kind in _parameters_with_kind(model) if parameter.requires_grad]
     return [
         {"params": [parameter for parameter, kind in trained if kind == "kernel"], "weight_decay": weight_decay},
@@ -176,26 +165,21 @@ def smooth_labels(targets: Tensor, n_classes: int, eps: float, *, dtype: torch.d
         Probabilities, (..., n_classes), that sum to 1; ``F.cross_entropy`` takes them as targets.
 
     Raises:
-        TypeError: the targets are not integers, or another argument is of a wrong type.
-        ValueError: a target is no class, or another argument is out of range.
+        TypeError: the targets are not integers.
+        ValueError: ``eps`` is out of range.
+        RuntimeError: a target is no class.
 
     Source: Szegedy et al. 2016, section 7; the convention of ``F.cross_entropy(label_smoothing=eps)``.
     """
-    check_int(n_classes, "n_classes", minimum=1)
     check_in_range(eps, "eps", 0.0, 1.0, closed="[]")
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise TypeError(f"targets must hold integer classes, got {targets.dtype}")
-    if targets.numel() and not (int(targets.min()) >= 0 and int(targets.max()) < n_classes):
-        span = f"{int(targets.min())} to {int(targets.max())}"
-        raise ValueError(f"targets must be classes from 0 to {n_classes - 1}, got {span}")
     one_hot = nn.functional.one_hot(targets.long(), n_classes).to(dtype or torch.get_default_dtype())
     return (1 - eps) * one_hot + eps / n_classes
 
 
 def _penalty(model: nn.Module, lam: float, kinds: Sequence[str], size: Callable[[Tensor], Tensor]) -> Tensor:
     check_non_negative(lam, "lam")
-    if isinstance(kinds, str):
-        raise TypeError(f"kinds must be a sequence such as ('kernel',), got {kinds!r}")
     for kind in kinds:
         check_one_of(kind, "kinds", _KINDS)
     sums = [size(parameter).sum() for parameter, kind in _parameters_with_kind(model) if kind in kinds]
@@ -215,7 +199,8 @@ def _parameters_with_kind(model: nn.Module) -> list[tuple[nn.Parameter, str]]:
 
 def _kind(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
     # A weight that is a vector scales features, whoever's normalization it is; a layer norm's may have more axes.
-    weight = getattr(module, "weight", None)
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm) or (isinstance(weight, Tensor) and weight.ndim < 2):
+    # Not getattr: a weight under spectral norm would take a step of its power iteration.
+    weight = module._parameters.get("weight")
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) or (weight is not None and weight.ndim < 2):
         return "norm"
     return "bias" if "bias" in name else "kernel" if parameter.ndim >= 2 else "norm"

@@ -30,9 +30,8 @@ def seed_everything(seed: int) -> None:
     Raises:
         TypeError, ValueError: ``seed`` is not an integer of that range.
     """
-    check_int(seed, "seed", minimum=0, maximum=2**32 - 1)
+    np.random.seed(seed)  # noqa: NPY002 - first, as it refuses what is no seed; libraries that draw from it are meant
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries that draw from NumPy's global state are meant
     torch.manual_seed(seed)
 
 
@@ -71,11 +70,7 @@ def set_up(seed: int = 0, *, num_threads: int = 1) -> None:
     Args:
         seed: for `seed_everything`.
         num_threads: CPU threads of one torch operation, at least 1.
-
-    Raises:
-        TypeError, ValueError: an argument is not an integer of its range.
     """
-    check_int(num_threads, "num_threads", minimum=1)
     seed_everything(seed)
     torch.set_num_threads(num_threads)
 

@@ -1,44 +1,42 @@
 """Builds the reading site in ``build/site/html`` from the executed notebooks, the pages here and the docstrings.
 
-Nothing is executed. Pages are first assembled in ``build/site/source`` as Sphinx will read them, then Sphinx runs; a
-second run does only what has changed. Any warning is an error::
-
-    python docs/build.py            # the site
-    python docs/build.py --draft    # warns where notebooks are stale or pages missing, and goes on
+What Sphinx reads is first laid out in ``build/site/source`` as it lies in the repository, so that links between files
+hold on the site too. Nothing is executed, and any warning is an error.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
+import base64
+import hashlib
+import html
+import io
+import re
 import shutil
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
+import nbformat
+from PIL import Image, ImageOps
+from sphinx.cmd.build import build_main
 
-import _notebooks
-import _pages
-from _errors import SiteError
-from _links import Addresses
-from _npm import FONTS, MATHJAX, fetch
-from _tree import Tree
-
-from course_utils.authoring.address import read_address
-from course_utils.authoring.build import is_stale, read_source
-from course_utils.authoring.targets import BuildError, find_root, homework_targets, lesson_targets
+from course_utils.authoring.build import prepare, read_source
+from course_utils.authoring.targets import Target, homework_targets, lesson_targets
+from course_utils.claims import MIME_TYPE as CLAIM_TYPE
+from course_utils.claims import Claim
 from course_utils.cli import collect_claims
+from course_utils.homework.engine.verdict import VERDICT_TYPE
 
-# What a finished site has beside the notebooks; in the order of the table of contents.
-_COURSE_PAGES = ("syllabus", "claims", "errata", "glossary")
-_PROJECT_PAGES = ("instructors", "contributing", "accessibility", "changelog")
-# The figure that stands on a lesson's card, by words of its description; the first figure where they are not found.
-_CARDS = {
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "build" / "site"
+
+# The figure on a lesson's card, by words of its description; the first one where they are not found.
+CARDS = {
     "00": "Decision regions, four data sets",
     "01": "Gradient norm per layer",
     "02": "Size of ReLU activations over 30 layers",
@@ -50,265 +48,208 @@ _CARDS = {
     "08": "The network [2, 5, 1] after training with the penalty",
 }
 
+# What a reader's browser runs: all of TeX in one file, which loads nothing later and needs no fonts.
+MATHJAX = ("mathjax@3.2.2", {"es5/tex-svg-full.js": "a4354ff94fd868aea0cc6eaaa79a57fda0588646fc46ee3700a349ee0a11cbe6"})
+# The accessibility checks of `tests/browser`; no page of the site loads it.
+AXE = ("axe-core@4.14.1", {"axe.min.js": "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"})
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Build the site; return 0, 1 if Sphinx found something wrong, 2 if it could not even start."""
-    parser = argparse.ArgumentParser(description="Build the reading site in build/site/html.")
-    parser.add_argument("--draft", action="store_true", help="go on where notebooks are stale or pages are missing")
-    parser.add_argument("--clean", action="store_true", help="forget what earlier runs have made")
-    options = parser.parse_args(arguments)
-    try:
-        root = find_root(Path(__file__).parent)
-        site = Site(root, draft=options.draft)
-        if options.clean:
-            shutil.rmtree(site.folder, ignore_errors=True)
-        return site.build()
-    except (SiteError, BuildError) as error:
-        print(f"site: {error}", file=sys.stderr)
-        return 2
+# | 03 | [BatchNorm](notebooks/03_batchnorm.ipynb) | Why does …? |
+_ROW = re.compile(r"^\| *(\d+) *\| *\[([^\]]+)\]\(([^)]+\.ipynb)\) *\| *(.*?) *\|$", re.MULTILINE)
+_MARKS = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*(?:\n|\Z)", re.MULTILINE)
+_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
-@dataclass
-class Site:
-    """One building of the site.
+class Entry(NamedTuple):
+    """A row of the README's tables: number, short name, file and question of a lesson or homework."""
 
-    Attributes:
-        root: the clone.
-        draft: whether a stale notebook or a missing page is only told.
-        figures: pictures of each notebook, by its file in the repository.
-        links: where each notebook can be opened, by its file in the repository.
+    number: str
+    title: str
+    file: str
+    question: str
+
+
+def main() -> int:
+    """Lay out the pages and run Sphinx; return its exit code."""
+    shutil.rmtree(SITE, ignore_errors=True)
+    source = SITE / "source"
+    entries = [Entry(*row) for row in _ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))]
+    lessons = [entry for entry in entries if "/homework/" not in entry.file]
+    homework = [entry for entry in entries if "/homework/" in entry.file]
+    for target in [*lesson_targets(ROOT), *homework_targets(ROOT)]:
+        notebook = nbformat.read(target.output, as_version=4)  # type: ignore[no-untyped-call]
+        for_the_site(notebook, target)
+        page = source / target.output.relative_to(ROOT)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, page)  # type: ignore[no-untyped-call]
+    for pattern in ("docs/**/*.md", "docs/*.svg", "data/**/README.md", "data/**/LICENSE.txt", "CHANGELOG.md"):
+        for path in ROOT.glob(pattern):
+            page = source / path.relative_to(ROOT)
+            page.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, page)
+    (source / "docs" / "index.md").unlink()
+    for lesson in lessons:
+        (source / "cards").mkdir(exist_ok=True)
+        (source / "cards" / f"{lesson.number}.png").write_bytes(card(ROOT / lesson.file, CARDS.get(lesson.number, "")))
+    (source / "index.md").write_text(front_page(lessons, homework), encoding="utf-8")
+    records = collect_claims([target.output for target in lesson_targets(ROOT)])
+    (source / "docs" / "claims.md").write_text(claims_page(records, lessons), encoding="utf-8")
+    fetch(MATHJAX, SITE / "static" / "mathjax")
+    strict = ["-W", "--keep-going", "-q", "-j", "2"]
+    folders = ["-c", str(ROOT / "docs"), "-d", str(SITE / "doctrees"), str(source), str(SITE / "html")]
+    return build_main(["-b", "html", *strict, *folders])
+
+
+def for_the_site(notebook: Any, target: Target) -> None:
+    """Change an executed notebook, in place, into what its page shows.
+
+    The cell that installs the package is hidden, a figure's description becomes its alternative text, each claim gets
+    an anchor, and solutions are folded: a lesson's behind their check, those of a solved homework in place.
     """
-
-    root: Path
-    draft: bool = False
-    figures: dict[str, list[_notebooks.Figure]] = field(default_factory=dict)
-    links: dict[str, list[_notebooks.Link]] = field(default_factory=dict)
-    _about: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _started: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self) -> None:
-        self.folder = self.root / "build" / "site"
-        self.source = Tree(self.folder / "source")
-        self.extra, self.static = Tree(self.folder / "extra"), Tree(self.folder / "static")
-        self.repository = read_address(self.root).url
-        lessons, homework = lesson_targets(self.root), homework_targets(self.root)
-        self.targets = lessons + homework
-        self.addresses = Addresses(self.root, self.repository, self._places(), lenient=self.draft)
-        self.entries = _pages.read_entries(self._read("README.md"))
-
-    def build(self) -> int:
-        """Assemble the pages, then run Sphinx; return its exit code."""
-        self._say("from npm", self._fetch_packages())
-        self._check_fresh()
-        self._say("notebooks", self._write_notebooks())
-        self._say("pages", self._write_pages())
-        gone = [path for tree in (self.source, self.extra, self.static) for path in tree.prune()]
-        recipe = (self.root / "docs" / "conf.py").read_bytes()
-        if Tree(self.folder).write("conf.py", recipe) or gone:
-            # Sphinx forgets pages that are gone, and those of an extension that is gone, but leaves their HTML.
-            shutil.rmtree(self.folder / "html", ignore_errors=True)
-            shutil.rmtree(self.folder / "doctrees", ignore_errors=True)
-        status = self._run_sphinx()
-        self._say("Sphinx", "FAILED, see above" if status else "build/site/html/index.html")
-        return status
-
-    def _say(self, step: str, what: str) -> None:
-        print(f"{step:<10} {what:<60} {time.perf_counter() - self._started:5.1f} s", flush=True)
-
-    def _warn_or_stop(self, message: str) -> None:
-        if not self.draft:
-            raise SiteError(message)
-        print(f"site: {message}", file=sys.stderr)
-
-    def _fetch_packages(self) -> str:
-        for name, package in (("mathjax", MATHJAX), ("fonts", FONTS)):
-            for file in fetch(package, self.root / "build" / "npm"):
-                self.static.write(f"{name}/{file.name}", file.read_bytes())
-        return f"{MATHJAX.name}, {FONTS.name}"
-
-    def _check_fresh(self) -> None:
-        stale = [target.name for target in self.targets if is_stale(target)]
-        if stale:
-            self._warn_or_stop(f"stale: {', '.join(stale)}; run: course build")
-        missing = [target.output for target in self.targets if not target.output.is_file()]
-        if missing:
-            raise SiteError(f"no {missing[0].relative_to(self.root).as_posix()}; run: course build")
-
-    def _write_notebooks(self) -> str:
-        import nbformat
-
-        folds = 0
-        for target in self.targets:
-            file = self._file(target.output)
-            notebook = nbformat.read(target.output, as_version=4)  # type: ignore[no-untyped-call]
-            solved = target.kind == "solution"
-            name = target.name.replace("/", "-")
-            above = "../" * file.count("/")
-            treated = _notebooks.treat(
-                notebook,
-                figures=f"{above}figures/{name}",
-                links=[_notebooks.Link("Open in Colab", self._colab(file.replace("/solutions/", "/")))],
-                source=read_source(target.source) if target.kind == "lesson" else None,
-                solved=solved,
-            )
-            if solved:
-                _notebooks.retitle(notebook, "Homework ", "Homework, solved: ")
-            for cell in notebook.cells:
-                if cell.cell_type == "markdown":
-                    cell.source = self.addresses.rewrite(cell.source, file=file, page=self.addresses.pages[file])
-            row = [*treated.links, _notebooks.Link("Download", target.output.name)]
-            if target.kind == "homework":
-                row.append(_notebooks.Link("Solved version", f"solutions/{target.source.stem}.html"))
-            elif solved:
-                row.append(_notebooks.Link("Without the solutions", f"../{target.source.stem}.html"))
-            _notebooks.insert_after_title(notebook, _notebooks.launch_row(row))
-            self.source.write(file, nbformat.writes(notebook))  # type: ignore[no-untyped-call]
-            self.extra.write(file, target.output.read_bytes())
-            for figure in treated.figures:
-                self.extra.write(f"figures/{name}/{figure.name}", figure.png)
-            self.figures[file], self.links[file] = treated.figures, treated.links
-            self._tell_about(file, self._file(target.source), treated.links)
-            folds += treated.folds
-        count = sum(map(len, self.figures.values()))
-        return f"{len(self.targets)}, with {count} figures and {folds} folded solutions"
-
-    def _write_pages(self) -> str:
-        generated: dict[str, Callable[[], str]] = {
-            "docs/index.md": self._front_page,
-            "docs/claims.md": self._claims_page,
-            "notebooks/homework/solutions": lambda: _pages.solved_page(self._homework()),
-        }
-        for file, page in self.addresses.pages.items():
-            if file.endswith(".ipynb") or file in ("README.md", "data"):  # the front page, the cards
-                continue
-            text = generated[file]() if file in generated else self._read(file)
-            if page.endswith(".md") and file not in generated:
-                text = self.addresses.rewrite(text, file=file, page=page)
-            if page == "data/index.md":
-                cards = sorted(page for file, page in self.addresses.pages.items() if file.startswith("data/"))
-                names = [Path(card).stem for card in cards if card != page]
-                text += "\n" + _toctree(names, "hidden")
-            self.source.write(page, text)
-            if (self.root / file).is_file():
-                self._tell_about(file, file, [])
-        about = json.dumps({"repository": self.repository, "pages": self._about}, indent=1, sort_keys=True)
-        Tree(self.folder).write("about.json", about)
-        return str(len(set(self.addresses.pages.values())) - len(self.targets))
-
-    def _front_page(self) -> str:
-        text = self.addresses.rewrite(self._read("docs/index.md"), file="docs/index.md", page="index.md")
-        pictures = {}
-        for entry in self._lessons():
-            words = _CARDS.get(entry.number, "")
-            if figures := self.figures[entry.file]:
-                chosen = next((figure for figure in figures if words in figure.alt), figures[0])
-                place = f"figures/{Path(entry.file).stem}/card.png"
-                self.extra.write(place, _pages.thumbnail(chosen.png))
-                pictures[entry.file] = place
-        homework = _pages.homework_list(self._homework())
-        homework = self.addresses.rewrite(homework, file="README.md", page="index.md")
-        parts = {
-            "lessons": _pages.lesson_cards(self._lessons(), pictures),
-            "homework": homework,
-            "contents": self._contents(),
-        }
-        for name, part in parts.items():
-            mark = f"<!-- {name} -->"
-            if mark not in text:
-                raise SiteError(f"docs/index.md has no line {mark}")
-            text = text.replace(mark, part)
-        return text
-
-    def _contents(self) -> str:
-        """The tables of contents of the side bar."""
-        known = {page.rpartition(".")[0] for page in self.addresses.pages.values()}
-        if missing := [page for page in (*_COURSE_PAGES, *_PROJECT_PAGES, "api/index") if page not in known]:
-            self._warn_or_stop(f"missing in docs: {', '.join(missing)}")
-        lessons = [f"{entry.number} {entry.title} <{entry.file.removesuffix('.ipynb')}>" for entry in self._lessons()]
-        homework = [f"{entry.number} {entry.title} <{entry.file.removesuffix('.ipynb')}>" for entry in self._homework()]
-        homework.append("Solved <notebooks/homework/solved>")
-        groups: dict[str, list[str]] = {
-            "The course": [page for page in _COURSE_PAGES if page in known],
-            "Lessons": lessons,
-            "Homework": homework,
-            "Reference": [page for page in ("data/index", "api/index") if page in known],
-            "The project": [page for page in _PROJECT_PAGES if page in known],
-        }
-        return "\n".join(_toctree(entries, "hidden", f"caption: {caption}") for caption, entries in groups.items())
-
-    def _claims_page(self) -> str:
-        lessons = [target.output for target in self.targets if target.kind == "lesson"]
-        return _pages.claims_page(collect_claims(lessons), self._lessons())
-
-    def _lessons(self) -> list[_pages.Entry]:
-        found = [entry for entry in self.entries if "/homework/" not in entry.file]
-        return [
-            _pages.Entry(entry.number, entry.title, entry.file, entry.words, self.links[entry.file])
-            for entry in self._complete(found, "lesson")
-        ]
-
-    def _homework(self) -> list[_pages.Entry]:
-        return self._complete([entry for entry in self.entries if "/homework/" in entry.file], "homework")
-
-    def _complete(self, found: list[_pages.Entry], kind: str) -> list[_pages.Entry]:
-        listed = {entry.file for entry in found}
-        there = {self._file(target.output) for target in self.targets if target.kind == kind}
-        if listed != there:
-            differ = ", ".join(sorted(listed ^ there))
-            raise SiteError(f"the README's table and the notebooks differ in: {differ}")
-        return found
-
-    def _places(self) -> dict[str, str]:
-        """Which file of the site's source tree shows which file of the repository."""
-        places = {self._file(target.output): self._file(target.output) for target in self.targets}
-        docs = self.root / "docs"
-        for path in sorted(docs.rglob("*")):
-            if path.suffix in (".md", ".rst") and path.is_file():
-                places[self._file(path)] = path.relative_to(docs).as_posix()
-        for card in sorted((self.root / "data").glob("*/README.md")):
-            places[self._file(card)] = f"data/{card.parent.name}.md"
-        places |= {
-            "README.md": "index.md",
-            "CHANGELOG.md": "changelog.md",
-            "data/README.md": "data/index.md",
-            "data": "data/index.md",
-            "docs/claims.md": "claims.md",
-            "notebooks/homework/solutions": "notebooks/homework/solved.md",
-        }
-        return places
-
-    def _tell_about(self, file: str, editable: str, links: list[_notebooks.Link]) -> None:
-        page = self.addresses.pages[file].rpartition(".")[0]
-        self._about[page] = {
-            "source": self.addresses.file_url(editable),
-            "edit": f"{self.repository}/edit/{self.addresses.branch}/{editable}",
-            "links": [[link.text, link.url] for link in links],
-        }
-
-    def _colab(self, file: str) -> str:
-        name = self.repository.removeprefix("https://github.com/")
-        return f"https://colab.research.google.com/github/{name}/blob/{self.addresses.branch}/{file}"
-
-    def _file(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
-
-    def _read(self, file: str) -> str:
-        return (self.root / file).read_text(encoding="utf-8")
-
-    def _run_sphinx(self) -> int:
-        try:
-            from sphinx.cmd.build import build_main
-        except ImportError:
-            raise SiteError('Sphinx is not installed; run: pip install -c constraints.txt -e ".[site]"') from None
-        folders = [str(self.folder / "source"), str(self.folder / "html")]
-        flags = ["-b", "html", "-c", str(self.root / "docs"), "-d", str(self.folder / "doctrees"), "-q"]
-        strict = [] if self.draft else ["-W", "--keep-going"]
-        return int(build_main([*flags, *strict, "-n", "-j", str(os.cpu_count() or 1), *folders]))
+    solutions = folded_solutions(target) if target.kind == "lesson" else {}
+    cells = []
+    waiting: list[str] = []
+    n_claims = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cells += [nbformat.v4.new_markdown_cell(text) for text in waiting]  # type: ignore[no-untyped-call]
+            waiting.clear()
+        cells.append(cell)
+        if cell.cell_type != "code":
+            continue
+        if "google.colab" in cell.source:
+            cell.metadata["tags"] = ["remove-cell"]
+        if "### BEGIN SOLUTION" in cell.source:
+            cell.source = _MARKS.sub("", cell.source)
+            cell.metadata["tags"] = ["hide-input"]
+        if cell.source in solutions:
+            waiting.append(solutions[cell.source])
+        descriptions = []
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if CLAIM_TYPE in data:
+                n_claims += 1
+                data["text/html"] = f'<div class="course-box" id="claim-{n_claims}">{data["text/html"]}</div>'
+            elif VERDICT_TYPE in data:
+                data["text/html"] = f'<div class="course-box">{data["text/html"]}</div>'
+            elif "image/png" in data:
+                descriptions.append(output.metadata["image/png"]["alt"])
+        if descriptions:
+            cell.metadata["mystnb"] = {"image": {"alt": " ".join(descriptions)}}
+    cells += [nbformat.v4.new_markdown_cell(text) for text in waiting]  # type: ignore[no-untyped-call]
+    notebook.cells = cells
 
 
-def _toctree(entries: Sequence[str], *options: str) -> str:
-    lines = ["```{toctree}", *(f":{option}" if ":" in option else f":{option}:" for option in options), ""]
-    return "\n".join([*lines, *entries, "```", ""])
+def folded_solutions(target: Target) -> dict[str, str]:
+    """Return a folded solution in Markdown by the text that its cell has as a stub."""
+    solved, stubs = read_source(target.source), read_source(target.source)
+    prepare(stubs, "lesson")
+    folds = {}
+    for stub, cell in zip(stubs.cells, solved.cells, strict=True):
+        if cell.cell_type == "code" and "### BEGIN SOLUTION" in cell.source:
+            code = _MARKS.sub("", cell.source).rstrip("\n")
+            folds[stub.source] = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
+    return folds
+
+
+def front_page(lessons: Sequence[Entry], homework: Sequence[Entry]) -> str:
+    """Return the first page: ``docs/index.md`` with the README's lessons as cards and its homework as a table."""
+    cards = [
+        f":::{{grid-item-card}} {lesson.number} {lesson.title}\n:link: /{lesson.file.removesuffix('.ipynb')}\n"
+        f":link-type: doc\n:img-top: /cards/{lesson.number}.png\n:img-alt: \n\n{lesson.question}\n:::"
+        for lesson in lessons
+    ]
+    rows = ["| no. | homework | you | solution |", "|---|---|---|---|"]
+    for entry in homework:
+        solved = entry.file.replace("homework/", "homework/solutions/")
+        rows.append(f"| {entry.number} | [{entry.title}](/{entry.file}) | {entry.question} | [solved](/{solved}) |")
+    contents = {
+        "lessons": [f"{one.number} {one.title} </{one.file.removesuffix('.ipynb')}>" for one in lessons],
+        "homework": [f"{one.number} {one.title} </{one.file.removesuffix('.ipynb')}>" for one in homework],
+    }
+    parts = {
+        "lesson cards": "::::{grid} 1 2 3 3\n:gutter: 3\n\n" + "\n\n".join(cards) + "\n::::",
+        "homework table": "\n".join(rows),
+        "lesson pages": "\n".join(contents["lessons"]),
+        "homework pages": "\n".join(contents["homework"]),
+    }
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"<!-- {name} -->", part)
+    return text
+
+
+def card(lesson: Path, words: str) -> bytes:
+    """Return a small PNG of the lesson's figure whose description holds these words, or of its first."""
+    outputs = [output for cell in nbformat.read(lesson, as_version=4).cells for output in cell.get("outputs", [])]  # type: ignore[no-untyped-call]
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    chosen = next((figure for figure in figures if words in figure.metadata["image/png"]["alt"]), figures[0])
+    with Image.open(io.BytesIO(base64.b64decode(chosen.data["image/png"]))) as picture:
+        small = ImageOps.pad(picture.convert("RGB"), (480, 240), color="white")
+    content = io.BytesIO()
+    small.quantize(64).save(content, format="PNG", optimize=True)
+    return content.getvalue()
+
+
+def claims_page(records: Sequence[Mapping[str, Any]], lessons: Sequence[Entry]) -> str:
+    """Return the table of all claims in Markdown, by lesson; each claim links to the place that measures it.
+
+    Args:
+        records: from `course_utils.cli.collect_claims`, in the order of the lessons.
+        lessons: the README's table.
+    """
+    titles = {Path(lesson.file).stem: f"{lesson.number} {lesson.title}" for lesson in lessons}
+    ours = sum("this lesson" in str(record["source"]) for record in records)
+    wrong = sum(bool(re.search("wrong|corrected|not reproduced", str(record["source"]))) for record in records)
+    parts = [
+        "# The claims, measured\n",
+        "Every lesson states what it found as a claim: a sentence, the numbers behind it, and a bound that the tests "
+        f"assert each time the notebook runs. These are all {len(records)} of them. {len(records) - ours} come from a "
+        f"lecture deck or a paper, {ours} from the lesson itself; {wrong} correct what a deck says (the "
+        "[errata](errata.md) tell how).\n",
+        'Where a claim was measured several times, over seeds or folds, "measured" is the range, and *every* number '
+        "satisfies the bound. A claim links to the place in the lesson where it is measured. The same table for "
+        "machines: `course claims --format json`.\n",
+        '<div id="claims-filter" data-table="table.claims"></div>\n',
+    ]
+    for lesson, group in groupby(records, key=lambda record: str(record["lesson"])):
+        parts.append(f"## {titles[lesson]}\n")
+        parts.append(":::{table}\n:class: claims\n\n| claim | measured | asserted | source |\n|---|---|---|---|")
+        for number, record in enumerate(group, 1):
+            fields = {**record, "measured": tuple(record["measured"])}
+            claim = Claim(**{name: fields[name] for name in Claim.__dataclass_fields__ if name in fields})
+            statement = html.escape(claim.statement).replace("|", "&#124;")  # a bar would end the table's cell
+            link = f'<a href="../notebooks/{lesson}.html#claim-{number}">{statement}</a>'
+            facts = (claim.measured_text(), claim.bound_text(), claim.source)
+            shown = " | ".join(_PUNCTUATION.sub(r"\\\1", fact) for fact in facts)
+            parts.append(f"| {link} | {shown} |")
+        parts.append(":::\n")
+    return "\n".join(parts)
+
+
+def fetch(package: tuple[str, Mapping[str, str]], folder: Path) -> list[Path]:
+    """Return files of a published npm package, pinned by version and SHA-256, after putting them into a folder.
+
+    Raises:
+        RuntimeError: npm is not installed, or what it delivers has another checksum.
+    """
+    name, checksums = package
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError(f"{name} is needed, and npm, which downloads it, is not installed (apt-get install npm)")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with tempfile.TemporaryDirectory() as download:
+        command = [npm, "pack", "--silent", "--ignore-scripts", name]
+        subprocess.run(command, cwd=download, check=True, capture_output=True)
+        with tarfile.open(next(Path(download).glob("*.tgz"))) as archive:
+            for file, checksum in checksums.items():
+                member = archive.extractfile(f"package/{file}")
+                content = member.read() if member else b""
+                if (found := hashlib.sha256(content).hexdigest()) != checksum:
+                    raise RuntimeError(f"{file} of {name} has SHA-256 {found}, expected {checksum}")
+                paths.append(folder / Path(file).name)
+                paths[-1].write_bytes(content)
+    return paths
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import json
-import sys
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,8 @@ from sphinx.application import Sphinx
 
 import course_utils
 
-DOCS = Path(__file__).parent
-BUILD = DOCS.parent / "build" / "site"
-ABOUT = json.loads((BUILD / "about.json").read_text(encoding="utf-8"))
-
-# How the API reference reads the docstrings stands beside its pages.
-sys.path.insert(0, str(DOCS / "api"))
-from _options import AUTODOC  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
 project = "Training deep networks, measured"
 author = "the authors of the course"
@@ -27,21 +20,28 @@ project_copyright = "%Y, the authors of the course"
 version = release = course_utils.__version__
 language = "en"
 
+# Documented by torch or scikit-learn, or for their machinery alone.
+NOISE = [
+    "extra_repr",
+    "get_metadata_routing",
+    "set_fit_request",
+    "set_predict_request",
+    "set_predict_proba_request",
+    "set_score_request",
+]
+
 extensions = [
     "myst_nb",
     "sphinx_design",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.linkcode",
+    "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
-    "_options",
 ]
-globals().update(AUTODOC)
-exclude_patterns: list[str] = []
-source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
-
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 # A sketch in a lesson's prose may leave something out (…), which no Python lexer knows; it is coloured all the same.
-suppress_warnings = ["misc.highlighting_failure"]
+# Beside a verdict's HTML stands the same for machines.
+suppress_warnings = ["misc.highlighting_failure", "mystnb.unknown_mime_type"]
 
 # The notebooks come executed.
 nb_execution_mode = "off"
@@ -51,8 +51,23 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # they would come from another
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
-# Prices: "$5" in a sentence is not the begin of a formula.
-myst_dmath_allow_digits = False
+myst_dmath_allow_digits = False  # prices: "$5" in a sentence is not the begin of a formula
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "exclude-members": ", ".join(NOISE)}
+add_module_names = False
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 78
+toc_object_entries_show_parents = "hide"
+napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Quantities", "params_style")]
+# `name` in a docstring is a reference where there is such a name, and plain code otherwise.
+default_role = "py:obj"
 
 mathjax_path = "mathjax/tex-svg-full.js"
 mathjax3_config = {
@@ -62,92 +77,37 @@ mathjax3_config = {
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_static_path = ["_static", "api/_api.css", str(BUILD / "static")]
-html_extra_path = [str(BUILD / "extra")]
-templates_path = ["_templates"]
-html_css_files = ["course.css", "_api.css"]
-html_js_files = [("course.js", {"defer": "defer"})]
+html_logo = "_static/logo.svg"
 html_favicon = "_static/favicon.svg"
+html_static_path = ["_static", str(ROOT / "build" / "site" / "static")]
+html_css_files = ["course.css"]
+html_js_files = [("course.js", {"defer": "defer"})]
 html_domain_indices = False
-html_copy_source = False
-html_show_sourcelink = False
 html_show_sphinx = False
-html_sidebars = {"**": ["course-brand.html", "course-search.html", "course-nav.html"]}
 html_context = {"default_mode": "auto"}
 html_theme_options: dict[str, Any] = {
-    "repository_url": ABOUT["repository"],
+    "repository_url": REPOSITORY,
+    "repository_branch": "main",
+    "use_repository_button": True,
+    "use_issues_button": True,
     "use_download_button": False,
-    "use_repository_button": False,
+    "launch_buttons": {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"},
     "home_page_in_toc": False,
     "show_navbar_depth": 1,
-    "show_toc_level": 1,
-    "navbar_persistent": [],  # the search field stands in the side bar
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
     "back_to_top_button": False,
-    "article_header_end": ["article-header-buttons"],
 }
 
 
-def add_buttons(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Put the places where a page can be opened, and where its source stands, on the bar above it."""
-    about = ABOUT["pages"].get(pagename, {})
-    icons = {"colab": "_static/images/logo_colab.png", "binder": "_static/images/logo_binder.svg"}
-    launch = [
-        {
-            "type": "link",
-            "text": text,
-            "url": url,
-            "icon": next((icon for name, icon in icons.items() if name in url), "fas fa-rocket"),
-        }
-        for text, url in about.get("links", [])
-    ]
-    if launch:
-        context["header_buttons"].append(
-            {
-                "type": "group",
-                "tooltip": "Open this notebook",
-                "icon": "fas fa-rocket",
-                "buttons": launch,
-                "label": "launch-buttons",
-            }
-        )
-    places = [("Repository", "fab fa-github", ABOUT["repository"])]
-    if about:
-        places.append(("Source of this page", "fas fa-code", about["source"]))
-        places.append(("Suggest a change", "fas fa-pencil-alt", about["edit"]))
-    places.append(("Report a problem", "fas fa-lightbulb", f"{ABOUT['repository']}/issues/new"))
-    buttons = [{"type": "link", "text": text, "icon": icon, "url": url} for text, icon, url in places]
-    context["header_buttons"].append(
-        {
-            "type": "group",
-            "tooltip": "Source and problems",
-            "icon": "fab fa-github",
-            "buttons": buttons,
-            "label": "source-buttons",
-        }
-    )
-
-
-def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
-    """Return the address of the lines in the repository that define a name of the package."""
-    thing: Any = importlib.import_module(info["module"])
-    try:
-        for name in info["fullname"].split("."):
-            thing = getattr(thing, name)
-        if isinstance(thing, property):
-            thing = thing.fget
-        thing = inspect.unwrap(thing)
-        file, (lines, start) = inspect.getsourcefile(thing), inspect.getsourcelines(thing)
-    except (AttributeError, TypeError, OSError):  # a value, a field, or something that Python made
-        return None
-    path = Path(file or "")
-    if not path.is_relative_to(DOCS.parent / "course_utils"):
-        return None
-    place = f"{path.relative_to(DOCS.parent).as_posix()}#L{start}-L{start + len(lines) - 1}"
-    return f"{ABOUT['repository']}/blob/main/{place}"
+def escape_bars(app: Sphinx, kind: str, name: str, member: Any, options: Any, lines: list[str]) -> None:
+    """Show |x| as it stands: an absolute value, no name to substitute."""
+    for index, line in enumerate(lines):
+        parts = re.split(r"(``.*?``)", line)
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        lines[index] = "".join(parts)
 
 
 def setup(app: Sphinx) -> None:
-    """Connect what this file adds; after the theme's own, which make the list of buttons."""
-    app.connect("html-page-context", add_buttons, priority=600)
+    """Connect what this file adds."""
+    app.connect("autodoc-process-docstring", escape_bars, priority=600)  # after napoleon

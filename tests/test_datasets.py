@@ -4,9 +4,8 @@ import dataclasses
 import gzip
 import hashlib
 import importlib.util
-import itertools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -15,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pooch
 import pytest
-import requests
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,17 +109,6 @@ def test_boston_has_a_meaning_and_a_unit_for_every_column() -> None:
     assert (data.features.dtypes == "float64").all()
 
 
-def test_boston_target_is_capped_at_50_in_16_rows() -> None:
-    target = load_boston_housing().target
-    assert target.max() == 50
-    assert (target == 50).sum() == 16
-
-
-def test_boston_rejects_an_unknown_source() -> None:
-    with pytest.raises(ValueError, match="source must be one of 'bundled', 'statlib', got 'kaggle'"):
-        load_boston_housing(source="kaggle")
-
-
 def test_boston_script_refuses_another_csv(tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("1,2\n")
@@ -182,39 +169,23 @@ VALID_GZIP = gzip.compress(VALID)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"truncated: an IDX file begins with 4 bytes, got 0"),
+        (b"", r"not an IDX file: .* got nothing"),
         (VALID[:10], r"truncated: a header for 2 axes has 12 bytes, got 10"),
         (VALID[:-1], r"truncated: its header announces shape \(3, 4\), 12 bytes of data, got 11"),
         (VALID + b"\0", r"trailing bytes: its header announces shape \(3, 4\), 12 bytes of data, got 13"),
         (b"\1" + VALID[1:], r"not an IDX file: .* got 01 00 08 02"),
         (b"\0\0\x08\0", r"not an IDX file: .* got 00 00 08 00"),
-        (b"\0\0\x07" + VALID[3:], r"element type: expected one of 0x08, .*, got 0x07"),
-        (b"\0\0\x08\x02" + b"\xff" * 8, r"truncated: its header announces shape \(4294967295, 4294967295\)"),
+        (b"\0\0\x07" + VALID[3:], r"not an IDX file: .* types 08, .* got 00 00 07 02"),
         (VALID_GZIP[:-9], "truncated or corrupt gzip file"),
         (VALID_GZIP[:-8] + b"\0\0\0\0" + VALID_GZIP[-4:], "truncated or corrupt gzip file: CRC check failed"),
-        (VALID_GZIP[:12] + b"\xff\xff" + VALID_GZIP[14:], "truncated or corrupt gzip file"),
-        (VALID_GZIP + b"rubbish", "truncated or corrupt gzip file"),
     ],
-    ids=[
-        "empty", "short header", "short data", "long data", "magic", "no axes", "element type", "absurd shape",
-        "gzip cut", "gzip checksum", "gzip stream", "gzip tail",
-    ],
-)  # fmt: skip
+)
 def test_damaged_idx_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "damaged-idx"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
         read_idx(path)
     assert str(path) in str(caught.value)
-
-
-@settings(deadline=None)
-@given(cut=st.integers(0, len(VALID_GZIP) - 1))
-def test_no_truncation_of_a_gzip_file_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    path = tmp_path_factory.getbasetemp() / "cut.gz"
-    path.write_bytes(VALID_GZIP[:cut])
-    with pytest.raises(ValueError, match=r"cut\.gz"):
-        read_idx(path)
 
 
 # --- Fashion-MNIST --------------------------------------------------------------------------------------------------
@@ -293,18 +264,18 @@ def test_folder_of_idx_files_is_read_compressed_or_not(tmp_path: Path, compresse
 def test_folder_with_a_missing_file_names_it(tmp_path: Path) -> None:
     write_image_folder(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"neither .*t10k-labels-idx1-ubyte\.gz nor .*t10k-labels-idx1-ubyte"):
+    with pytest.raises(FileNotFoundError, match=r"t10k-labels-idx1-ubyte"):
         load_fashion_mnist(subset=False, source=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("train-labels-idx1-ubyte", np.zeros(19, np.uint8), r"has 20 images but .* has 19 labels"),
-        ("train-labels-idx1-ubyte", np.full(20, 10, np.uint8), r"labels below 10, got \(20,\) uint8 up to 10"),
-        ("train-labels-idx1-ubyte", np.zeros(20, np.int32), r"uint8 labels below 10, got \(20,\) int32"),
-        ("train-images-idx3-ubyte", np.zeros((20, 27, 28), np.uint8), r"\(n, 28, 28\) uint8, got \(20, 27, 28\)"),
-        ("train-images-idx3-ubyte", np.zeros((20, 28, 28), np.float32), r"uint8, got \(20, 28, 28\) float32"),
+        ("train-labels-idx1-ubyte", np.zeros(19, np.uint8), r"got \(20, 28, 28\) uint8 and \(19,\) uint8"),
+        ("train-labels-idx1-ubyte", np.full(20, 10, np.uint8), r"labels below 10, got .* and \(20,\) uint8 up to 10"),
+        ("train-labels-idx1-ubyte", np.zeros(20, np.int32), r"uint8.*, got .* and \(20,\) int32"),
+        ("train-images-idx3-ubyte", np.zeros((20, 27, 28), np.uint8), r"\(n, 28, 28\) images.*, got \(20, 27, 28\)"),
+        ("train-images-idx3-ubyte", np.zeros((20, 28, 28), np.float32), r"uint8.*, got \(20, 28, 28\) float32"),
     ],
     ids=["count", "label", "label type", "image size", "image type"],
 )
@@ -316,11 +287,6 @@ def test_files_that_do_not_belong_together_are_refused(
     with pytest.raises(ValueError, match=message) as caught:
         load_fashion_mnist(subset=False, source=tmp_path)
     assert name in str(caught.value)
-
-
-def test_folder_with_subset_is_refused_rather_than_ignored(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pass subset=False"):
-        load_fashion_mnist(source=tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 1000])
@@ -384,14 +350,11 @@ def image_numbers(inputs: torch.Tensor) -> list[int]:
     return [int(number) for number in pixels[:, 0] * 256 + pixels[:, 1]]
 
 
-def test_images_keep_their_labels() -> None:
-    for inputs, targets in numbered_images(1_003).tensors(n_val=7, standardize=False):
-        assert targets.tolist() == [number % 10 for number in image_numbers(inputs)]
-
-
-def test_rows_that_fill_no_block_are_not_lost() -> None:
+def test_images_keep_their_labels_and_none_is_lost() -> None:
     splits = numbered_images(1_003).tensors(n_val=7, standardize=False)
-    assert sorted(image_numbers(splits.train[0])) == list(range(996))
+    for inputs, targets in splits:
+        assert targets.tolist() == [number % 10 for number in image_numbers(inputs)]
+    assert sorted(image_numbers(splits.train[0])) == list(range(996))  # those that fill no block are not lost
 
 
 def test_same_seed_draws_the_same_images_and_another_seed_others() -> None:
@@ -417,9 +380,9 @@ def test_standardization_is_measured_on_the_training_part_alone(subset: ImageDat
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"n_train": 8_001, "n_val": 2_000}, "n_train must be at most 8000, got 8001"),
-        ({"n_train": 0}, "n_train must be at least 1, got 0"),
-        ({"n_val": 10_000}, "n_val must be at most 9999, got 10000"),
+        ({"n_train": 8_001, "n_val": 2_000}, "at most 10000 together, got 8001 and 2000"),
+        ({"n_train": 0}, "n_train, at least 1, .* got 0 and 0"),
+        ({"n_val": 10_000}, "at most 10000 together, got 0 and 10000"),
         ({"n_test": 2_001}, "n_test must be at most 2000, got 2001"),
     ],
 )
@@ -482,9 +445,19 @@ def offline(url: str, file: BinaryIO) -> None:
     raise ConnectionError("no route to host")
 
 
+@pytest.mark.parametrize(("subset", "source"), [(False, "bundled"), (True, "download"), (True, OFFICIAL)])
+def test_a_source_without_what_is_asked_for_is_refused(
+    serve: Callable[[Serve], list[str]], subset: bool, source: str | Path
+) -> None:
+    requested = serve(offline)
+    with pytest.raises(ValueError, match=rf"got subset={subset} and source='{source}'; subset=False takes"):
+        load_fashion_mnist(subset=subset, source=source)
+    assert requested == []
+
+
 def test_offline_error_names_the_bundled_alternative(serve: Callable[[Serve], list[str]], cache: Path) -> None:
     requested = serve(offline)
-    with pytest.raises(OSError, match=r"load_fashion_mnist\(subset=True\) needs no network") as caught:
+    with pytest.raises(OSError, match=r"load_fashion_mnist\(\) needs no network") as caught:
         load_fashion_mnist(subset=False)
     assert len(requested) == 2  # both hosts were tried, for the first file
     assert all(url in str(caught.value) for url in requested)
@@ -538,29 +511,6 @@ def test_second_host_serves_when_the_first_is_down_and_the_cache_after_that(
     assert len(files_in(cache)) == 4
 
 
-class BrokenResponse:
-    """An HTTP answer whose connection breaks after the first chunk."""
-
-    headers = {"content-length": "1000"}  # noqa: RUF012 - stands for an instance's
-
-    def raise_for_status(self) -> None:
-        pass
-
-    def iter_content(self, chunk_size: int) -> Iterator[bytes]:
-        yield b"half"
-        raise requests.exceptions.ChunkedEncodingError("connection broken")
-
-
-@pytest.mark.parametrize("progress", [True, False])
-def test_connection_that_breaks_in_poochs_own_code_leaves_no_half_file(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, progress: bool
-) -> None:
-    monkeypatch.setattr(requests, "get", lambda url, **options: BrokenResponse())
-    with pytest.raises(OSError, match=r"connection broken"):
-        load_fashion_mnist(subset=False, progress=progress)
-    assert files_in(cache) == []
-
-
 def test_statlib_original_is_accepted_when_its_numbers_agree(serve: Callable[[Serve], list[str]], cache: Path) -> None:
     header = "\n" * 22  # the original's prose differs from ours
     body = boston_text().split("\n", 22)[22]
@@ -589,24 +539,16 @@ def test_statlib_original_that_differs_is_refused_and_not_kept(
     assert files_in(cache) == []
 
 
-def test_statlib_offline_error_names_the_bundled_alternative(serve: Callable[[Serve], list[str]]) -> None:
-    serve(offline)
-    with pytest.raises(OSError, match=r"load_boston_housing\(\) needs no network"):
-        load_boston_housing(source="statlib")
-
-
 # --- Synthetic sets -------------------------------------------------------------------------------------------------
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 GENERATORS: dict[str, Callable[..., Tensors]] = {
     "xor": lambda n, **options: datasets.make_xor(n, noise_std=0.1, **options),
-    "polynomial": datasets.make_polynomial,
     "projectile": datasets.make_projectile,
     "two_moons": datasets.make_two_moons,
     "circles": datasets.make_circles,
     "spirals": datasets.make_spirals,
 }
-REGRESSIONS = ("polynomial", "projectile")
 every_generator = pytest.mark.parametrize("name", GENERATORS)
 
 
@@ -614,8 +556,8 @@ every_generator = pytest.mark.parametrize("name", GENERATORS)
 def test_generator_returns_the_types_and_shapes_it_documents(name: str) -> None:
     inputs, targets = GENERATORS[name](25, seed=0)
     assert inputs.dtype == torch.float32
-    assert inputs.shape == (25, 1 if name == "polynomial" else 2)
-    if name in REGRESSIONS:
+    assert inputs.shape == (25, 2)
+    if name == "projectile":
         assert targets.dtype == torch.float32
         assert targets.shape == (25, 1)
     else:
@@ -634,13 +576,6 @@ def test_generator_depends_on_its_seed_alone(name: str) -> None:
     assert torch.equal(torch_state, torch.get_rng_state())
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not torch.equal(first[0], make(50, seed=4)[0])
-
-
-@every_generator
-@pytest.mark.parametrize("n_samples", [0, -3, 2.5])
-def test_generator_refuses_a_size_that_is_none(name: str, n_samples: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match=f"n_samples must be .*, got {n_samples}"):
-        GENERATORS[name](n_samples, seed=0)
 
 
 @pytest.mark.parametrize("name", ["two_moons", "circles", "spirals"])
@@ -665,20 +600,6 @@ def test_xor_noise_spreads_around_the_corners() -> None:
     bits = inputs.round()
     assert ((bits[:, 0] != bits[:, 1]).long() == targets).all()
     assert (inputs - bits).std() == pytest.approx(0.1, rel=0.05)
-
-
-def test_polynomial_without_noise_obeys_its_law() -> None:
-    inputs, targets = datasets.make_polynomial(100, noise_std=0.0, x_range=(-1.0, 3.0))
-    torch.testing.assert_close(targets, inputs**2 + 3 * inputs + 3)
-    assert -1 <= inputs.min() < -0.8
-    assert 2.8 < inputs.max() <= 3
-
-
-def test_polynomial_noise_has_the_asked_spread_and_leaves_x_alone() -> None:
-    inputs, targets = datasets.make_polynomial(5_000, noise_std=2.0, seed=5)
-    clean_inputs, clean_targets = datasets.make_polynomial(5_000, noise_std=0.0, seed=5)
-    torch.testing.assert_close(inputs, clean_inputs, rtol=0, atol=0)
-    assert (targets - clean_targets).std() == pytest.approx(2.0, rel=0.05)
 
 
 def test_projectile_obeys_its_law_and_newtons() -> None:
@@ -714,23 +635,6 @@ def test_projectile_in_air_lands_where_scipy_says(drag: float, speed_range: tupl
     inputs, distance = datasets.make_projectile(6, drag=drag, speed_range=speed_range, seed=2)
     expected = [[flight(speed, height, drag)] for speed, height in inputs.double().tolist()]
     torch.testing.assert_close(distance.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-7)
-
-
-def test_projectile_with_little_air_approaches_the_law() -> None:
-    inputs, distance = datasets.make_projectile(50, drag=1e-9, speed_range=(0.0, 5.0), height_range=(0.0, 3.0))
-    same_inputs, in_vacuum = datasets.make_projectile(50, speed_range=(0.0, 5.0), height_range=(0.0, 3.0))
-    assert torch.equal(inputs, same_inputs)
-    torch.testing.assert_close(distance, in_vacuum, rtol=1e-6, atol=1e-7)
-
-
-def test_projectile_without_a_height_lands_at_once() -> None:
-    _, distance = datasets.make_projectile(5, drag=0.1, height_range=(0.0, 5e-324))  # uniform: 0 or the least number
-    assert (distance < 1e-4).all()
-
-
-def test_projectile_flies_less_far_the_more_air_there_is() -> None:
-    distances = [datasets.make_projectile(50, drag=drag)[1] for drag in (0.0, 0.01, 0.1, 1.0)]
-    assert all((near < far).all() for far, near in itertools.pairwise(distances))
 
 
 def test_projectile_noise_is_that_of_the_measurement() -> None:
@@ -776,16 +680,10 @@ def test_spiral_points_lie_on_the_arm_of_their_class(n_arms: int, n_turns: float
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: datasets.make_polynomial(5, noise_std=-1), r"noise_std must be in \[0, inf\), got -1"),
-        (lambda: datasets.make_polynomial(5, x_range=(2, 2)), r"x_range\[1\] must be in \(2, inf\), got 2"),
         (lambda: datasets.make_projectile(5, height_range=(-1, 2)), r"height_range\[0\] must be in \[0, inf\), got -1"),
         (lambda: datasets.make_projectile(5, drag=-0.1), r"drag must be in \[0, 1\], got -0.1"),
-        (lambda: datasets.make_projectile(5, drag=1.1), r"drag must be in \[0, 1\], got 1.1"),
-        (lambda: datasets.make_circles(5, factor=1), r"factor must be in \(0, 1\), got 1"),
-        (lambda: datasets.make_spirals(5, n_arms=1), "n_arms must be at least 2, got 1"),
         (lambda: datasets.make_spirals(2, n_arms=3), "n_samples must be at least 3, got 2"),
-        (lambda: datasets.make_spirals(5, n_turns=0), r"n_turns must be in \(0, inf\), got 0"),
-        (lambda: datasets.make_two_moons(5, seed=-1), "seed must be at least 0, got -1"),
+        (lambda: datasets.make_two_moons(1), "n_samples must be at least 2, got 1"),
     ],
 )
 def test_bad_generator_arguments_are_shown(call: Callable[[], object], message: str) -> None:

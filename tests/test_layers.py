@@ -78,13 +78,6 @@ def test_functions_equal_torch_and_its_autograd(batch: int, features: int, seed:
         assert_close(ours, torchs)
 
 
-def test_output_has_mean_beta_and_standard_deviation_gamma() -> None:
-    gamma, beta = torch.tensor([2.0, 0.5]).double(), torch.tensor([-1.0, 3.0]).double()
-    out, _ = batchnorm_forward(randn(50, 2, generator=make_generator(0)), gamma, beta, eps=0.0)
-    assert_close(out.mean(dim=0), beta)
-    assert_close(out.std(dim=0, correction=0), gamma)
-
-
 @given(**SIZES, scale=st.floats(0.1, 100.0), shift=st.floats(-50.0, 50.0))
 @settings(max_examples=30, deadline=None)
 def test_output_ignores_scale_and_shift_of_the_input(
@@ -95,26 +88,6 @@ def test_output_ignores_scale_and_shift_of_the_input(
     expected, _ = batchnorm_forward(x, one, zero, eps=0.0)
     actual, _ = batchnorm_forward(scale * x + shift, one, zero, eps=0.0)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)  # features that hardly vary cancel digits
-
-
-def test_input_gradient_sums_to_zero_and_is_orthogonal_to_the_standardized_input() -> None:
-    generator = make_generator(1)
-    one, zero = torch.ones(4).double(), torch.zeros(4).double()
-    _, cache = batchnorm_forward(randn(7, 4, generator=generator), one, zero, eps=0.0)
-    grad_x, _, _ = batchnorm_backward(randn(7, 4, generator=generator), cache)
-    assert_close(grad_x.sum(dim=0), zero)
-    assert_close((grad_x * cache.x_hat).sum(dim=0), zero)
-
-
-def test_constant_feature_becomes_beta() -> None:
-    out, _ = batchnorm_forward(torch.full((3, 1), 7.0), torch.ones(1), torch.tensor([2.0]))
-    assert out.tolist() == [[2.0], [2.0], [2.0]]
-
-
-def test_batch_of_two_becomes_plus_and_minus_one() -> None:
-    x = randn(2, 5, generator=make_generator(2))
-    out, _ = batchnorm_forward(x, torch.ones(5).double(), torch.zeros(5).double(), eps=0.0)
-    assert_close(out.abs(), torch.ones(2, 5).double())
 
 
 # -------------------------------------------------------------------------------------------------------- the layer
@@ -178,15 +151,6 @@ def test_state_dict_travels_to_torch_and_back(options: dict[str, object]) -> Non
         assert tensor.dtype == torchs.state_dict()[name].dtype
 
 
-def test_momentum_weights_the_new_batch_and_running_variance_is_unbiased() -> None:
-    layer = BatchNorm1d(1, momentum=0.1)
-    layer(torch.tensor([[1.0], [3.0]]))  # mean 2, variance 1, unbiased 2
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    torch.testing.assert_close(layer.running_mean, torch.tensor([0.2]))
-    torch.testing.assert_close(layer.running_var, torch.tensor([0.9 * 1 + 0.1 * 2]))
-
-
 def test_evaluation_mode_treats_each_sample_alone_and_learns_nothing() -> None:
     generator = make_generator(0)
     layer, _ = twins(3, generator)
@@ -204,22 +168,6 @@ def test_layer_can_be_pickled_and_shows_its_arguments() -> None:
     layer = pickle.loads(pickle.dumps(BatchNorm1d(3, momentum=None)))
     expected = "BatchNorm1d(3, eps=1e-05, momentum=None, affine=True, track_running_stats=True)"
     assert repr(layer) == expected
-
-
-def test_network_with_our_layer_trains_like_one_with_torchs() -> None:
-    generator = make_generator(0)
-    x, y = randn(60, 4, generator=generator), torch.arange(60) % 3
-    weights = []
-    for norm in (BatchNorm1d, nn.BatchNorm1d):
-        model = MLP(4, [8, 8], 3, norm=norm, init="kaiming_normal", generator=make_generator(0)).double()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        for _ in range(20):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-        weights.append(model.state_dict())
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-7, atol=1e-8)
 
 
 # ---------------------------------------------------------------------------------------------------------- folding
@@ -293,12 +241,6 @@ def test_folding_reaches_nested_sequentials_and_respects_shared_layers() -> None
     assert norms_in(folded) == 0
 
 
-def test_folded_model_can_be_trained_further() -> None:
-    folded = fold_batchnorm(with_statistics(MLP(4, [5], 3, norm="batch"), 4))
-    folded(randn(6, 4, generator=make_generator(3))).sum().backward()
-    assert all(parameter.grad is not None for parameter in folded.parameters())
-
-
 # ---------------------------------------------------------------------------------------------------------- dropout
 
 
@@ -359,8 +301,6 @@ def test_dropout_layer_draws_from_its_generator_and_shows_p() -> None:
     [
         (ValueError, r"p must be in \[0, 1\], got 1.5", lambda: Dropout(1.5)),
         (ValueError, r"p must be in \[0, 1\], got -0.1", lambda: dropout(torch.ones(2), -0.1, training=False)),
-        (TypeError, "p must be a number, got 'half'", lambda: Dropout("half")),  # type: ignore[arg-type]
-        (TypeError, r"torch.int64 of shape \(2,\)", lambda: Dropout()(torch.tensor([1, 2]))),
     ],
 )
 def test_bad_argument_of_dropout_is_shown(error: type[Exception], message: str, call: Callable[[], object]) -> None:
@@ -375,35 +315,25 @@ def test_bad_argument_of_dropout_is_shown(error: type[Exception], message: str, 
     ("error", "message", "call"),
     [
         (ValueError, r"at least 2 .* got x of shape \(1, 4\)", lambda: BatchNorm1d(4)(torch.zeros(1, 4))),
-        (ValueError, r"at least 2", lambda: BatchNorm1d(4)(torch.zeros(0, 4))),
         (ValueError, r"\(batch, 4\) .* got \(3, 5\)", lambda: BatchNorm1d(4)(torch.zeros(3, 5))),
         (ValueError, r"got \(4,\)", lambda: BatchNorm1d(4)(torch.zeros(4))),
         (ValueError, r"got \(2, 4, 3, 3\)", lambda: BatchNorm1d(4)(torch.zeros(2, 4, 3, 3))),
         (ValueError, r"got \(2, 3, 4\)", lambda: BatchNorm1d(4)(torch.zeros(2, 3, 4))),
-        (TypeError, r"torch.int64 of shape \(2, 4\)", lambda: BatchNorm1d(4)(torch.ones(2, 4, dtype=torch.int64))),
-        (ValueError, "num_features must be at least 1, got 0", lambda: BatchNorm1d(0)),
-        (TypeError, "num_features must be an integer", lambda: BatchNorm1d(2.0)),  # type: ignore[arg-type]
-        (ValueError, "eps must be", lambda: BatchNorm1d(2, eps=-1e-5)),
-        (ValueError, r"momentum must be in \[0, 1\], got 1.5", lambda: BatchNorm1d(2, momentum=1.5)),
         (ValueError, r"x must have shape \(batch, features\), got \(2, 3, 4\)", lambda: call_forward(2, 3, 4)),
         (ValueError, r"at least 2 .* got x of shape \(1, 3\)", lambda: call_forward(1, 3)),
         (ValueError, r"gamma must have shape \(4,\) .* got \(3,\)", lambda: call_forward(2, 4)),
         (ValueError, r"beta must have shape \(3,\) .* got \(2,\)", lambda: call_forward(2, 3, beta=torch.zeros(2))),
-        (TypeError, "floating-point", lambda: call_forward(2, 3, dtype=torch.int64)),
-        (ValueError, r"grad_out must have shape \(2, 3\), got \(3,\)",
-         lambda: batchnorm_backward(torch.zeros(3), call_forward(2, 3)[1])),
-        (TypeError, "nn.Sequential, got Linear", lambda: fold_batchnorm(nn.Linear(2, 2))),  # type: ignore[arg-type]
         (ValueError, "nothing to fold", lambda: fold_batchnorm(MLP(4, [5], 3, norm="batch", norm_position="after"))),
         (ValueError, "nothing to fold", lambda: fold_batchnorm(MLP(4, [5], 3))),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named_with_its_value(error: type[Exception], message: str, call: Callable[[], object]) -> None:
     with pytest.raises(error, match=message):
         call()
 
 
-def call_forward(*shape: int, dtype: torch.dtype = torch.float32, beta: Tensor | None = None):  # type: ignore[no-untyped-def]
-    return batchnorm_forward(torch.zeros(*shape, dtype=dtype), torch.ones(3), torch.zeros(3) if beta is None else beta)
+def call_forward(*shape: int, beta: Tensor | None = None) -> object:
+    return batchnorm_forward(torch.zeros(*shape), torch.ones(3), torch.zeros(3) if beta is None else beta)
 
 
 def test_failed_call_leaves_the_running_statistics_alone() -> None:

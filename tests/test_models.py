@@ -105,7 +105,6 @@ def test_solves_xor() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_features": 0}, "in_features must be at least 1, got 0"),
         ({"hidden_features": [4, 0]}, r"hidden_features\[1\] must be at least 1, got 0"),
         ({"activation": "swish"}, "activation must be one of .*'silu', got 'swish'"),
         ({"norm": "bach"}, "norm must be one of 'batch', 'layer', got 'bach'"),
@@ -123,13 +122,9 @@ def test_errors_show_the_value(arguments: dict[str, Any], message: str) -> None:
 def test_wrong_types_are_named() -> None:
     with pytest.raises(TypeError, match=r"hidden_features must be a sequence of widths such as \[64, 64\], got 64"):
         MLP(3, 64, 1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"in_features must be an integer, got 3\.0"):
-        MLP(3.0, [4], 1)  # type: ignore[arg-type]
 
 
 def test_wrong_inputs_are_named() -> None:
     model = MLP(784, [4], 10)
     with pytest.raises(ValueError, match=r"\(batch, 784\), got \(2, 28, 28\)"):
         model(torch.zeros(2, 28, 28))
-    with pytest.raises(ValueError, match=r"floating-point numbers, got torch.uint8"):
-        model(torch.zeros(2, 784, dtype=torch.uint8))

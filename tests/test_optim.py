@@ -155,9 +155,8 @@ def test_trajectory_equals_torch_under_random_options(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("maximize", [False, True])
-def test_trajectory_equals_torch_by_default_and_with_everything_on(name: str, full: bool, maximize: bool) -> None:
-    options = {**(FULL[name] if full else {}), "maximize": maximize}
+def test_trajectory_equals_torch_by_default_and_with_everything_on(name: str, full: bool) -> None:
+    options = FULL[name] if full else {}
     mine, reference = make_params(1), make_params(1)
     actual = run(ours(name, mine, **options), mine, range(STEPS), 1)
     assert_same(actual, run(theirs(name, reference, **options), reference, range(STEPS), 1))
@@ -171,26 +170,16 @@ def test_defaults_equal_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_groups_keep_options_of_their_own(name: str) -> None:
+def test_groups_keep_options_of_their_own_and_may_change_them_between_steps(name: str) -> None:
     results = []
     for make in (ours, theirs):
         weight, bias, scale = params = make_params(2)
         groups = [{"params": [weight], "lr": 0.003}, {"params": [bias, scale], "maximize": True}]
         optimizer = make(name, groups, **FULL[name])
         assert [group["lr"] for group in optimizer.param_groups] == [0.003, FULL[name].get("lr", 1.0)]
-        results.append(run(optimizer, params, range(STEPS), 2))
-    assert_same(*results)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_step_follows_a_learning_rate_changed_between_steps(name: str) -> None:
-    results = []
-    for make in (ours, theirs):
-        params = make_params(3)
-        optimizer = make(name, params, **FULL[name])
-        first = run(optimizer, params, range(20), 3)
+        first = run(optimizer, params, range(20), 2)
         optimizer.param_groups[0]["lr"] = 0.001
-        results.append(first + run(optimizer, params, range(20, 40), 3))
+        results.append(first + run(optimizer, params, range(20, STEPS), 2))
     assert_same(*results)
 
 
@@ -349,16 +338,6 @@ def test_centered_rmsprop_stays_finite_where_rounding_makes_the_variance_negativ
     assert torch.isfinite(params[0]).all()
 
 
-def test_adamw_decays_without_rescaling_and_adam_does_not() -> None:
-    ends = []
-    for cls in (optim.AdamW, optim.Adam):
-        weight = torch.tensor([2.0], requires_grad=True)
-        weight.grad = torch.zeros(1)
-        cls([weight], lr=0.1, weight_decay=0.5).step()
-        ends.append(weight.item())
-    assert ends == pytest.approx([2.0 * (1 - 0.1 * 0.5), 2.0 - 0.1], abs=1e-7)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_states_and_parameters_keep_single_precision(name: str) -> None:
     weight = torch.ones(3, dtype=torch.float32, requires_grad=True)
@@ -370,10 +349,7 @@ def test_states_and_parameters_keep_single_precision(name: str) -> None:
     assert {tensor.dtype for tensor in [weight, *tensors]} == {torch.float32}
 
 
-LEARNING_RATES = {
-    "SGD": 0.5, "Rprop": 0.01, "Adagrad": 0.1, "RMSprop": 0.01, "Adadelta": 10.0, "Adam": 0.01, "NAdam": 0.01,
-    "AdamW": 0.01,
-}  # fmt: skip
+LEARNING_RATES = {"SGD": 0.5, "Adagrad": 0.1, "Adadelta": 10.0}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -382,7 +358,7 @@ def test_fit_overfits_a_tiny_batch(name: str) -> None:
     inputs, targets = torch.randn(8, 4, generator=generator), torch.arange(8) % 3
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 3))
-    optimizer = ours(name, model.parameters(), lr=LEARNING_RATES[name])
+    optimizer = ours(name, model.parameters(), lr=LEARNING_RATES.get(name, 0.01))
     history = training.fit(
         model, (inputs, targets), loss_fn=nn.CrossEntropyLoss(), optimizer=optimizer, max_epochs=200, batch_size=8,
         schedule=lambda step: min(1.0, (step + 1) / 5), seed=0,

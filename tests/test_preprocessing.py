@@ -183,22 +183,21 @@ BATCH = torch.zeros(2, 4, 4)
     [
         (ValueError, r"shape=\(height, width\), got \(2, 16\)", lambda: random_shift(BATCH.flatten(1), 1)),
         (ValueError, r"must be \(n, 15\), got \(2, 16\)", lambda: random_shift(BATCH.flatten(1), 1, shape=(3, 5))),
-        (ValueError, "max_pixels must be at least 0, got -1", lambda: random_shift(BATCH, -1)),
-        (TypeError, "max_pixels must be an integer, got 1.5", lambda: random_shift(BATCH, 1.5)),  # type: ignore[arg-type]
-        (ValueError, "padding must be one of 'zeros', 'edge', got 'wrap'",
-         lambda: random_shift(BATCH, 1, padding="wrap")),
-        (ValueError, r"integers of shape \(2, 2\), got torch.float32 of shape \(2, 2\)",
-         lambda: shift(BATCH, torch.zeros(2, 2))),
-        (ValueError, r"max_degrees must be in \[0, 180\], got 200", lambda: random_rotate(BATCH, 200)),
-        (ValueError, r"degrees must have shape \(2,\), got \(3,\)", lambda: rotate(BATCH, torch.zeros(3))),
-        (TypeError, "images must hold floating-point numbers, got torch.uint8", lambda: random_rotate(BATCH.byte(), 1)),
-        (ValueError, "std must be .* got -1", lambda: add_noise(BATCH, -1)),
-        (TypeError, "inputs must hold floating-point", lambda: add_noise(BATCH.long(), 1)),
-        (ValueError, "alpha must be .* got 0", lambda: mixup(BATCH, torch.eye(2), 0)),
-        (TypeError, "targets_onehot must hold .* got torch.int64", lambda: mixup(BATCH, torch.eye(2).long(), 1)),
-        (ValueError, r"\(2, n_classes\), got \(3, 3\)", lambda: mixup(BATCH, torch.eye(3), 1)),
+        (
+            ValueError,
+            "padding must be one of 'zeros', 'edge', got 'wrap'",
+            lambda: random_shift(BATCH, 1, padding="wrap"),
+        ),
+        (
+            ValueError,
+            r"integers of shape \(2, 2\), got torch.float32 of shape \(2, 2\)",
+            lambda: shift(BATCH, torch.zeros(2, 2)),
+        ),
+        (ValueError, r"\(2, n_classes\), got torch.int64 of", lambda: mixup(BATCH, torch.eye(2).long(), 1)),
+        (ValueError, r"\(2, n_classes\), got torch.int64 of", lambda: mixup(BATCH, torch.tensor([0, 1]), 1)),
+        (ValueError, r"\(2, n_classes\), got .*\(3, 3\)", lambda: mixup(BATCH, torch.eye(3), 1)),
     ],
-)  # fmt: skip
+)
 def test_bad_argument_is_shown_with_what_is_allowed(error: type[Exception], message: str, call: Any) -> None:
     with pytest.raises(error, match=message):
         call()

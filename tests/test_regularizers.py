@@ -57,20 +57,6 @@ def test_penalties_are_the_sums_their_formulas_say_over_the_kinds_asked_for(
     torch.testing.assert_close(l2_penalty(model, lam, kinds=tuple(kinds)), lam * (values**2).sum())
 
 
-@given(seed=st.integers(0, 10_000), lam=st.floats(1e-3, 10), factor=st.floats(0.1, 10))
-@settings(max_examples=30, deadline=None)
-def test_l1_scales_with_the_weights_l2_with_their_square_and_both_with_lam(
-    seed: int, lam: float, factor: float
-) -> None:
-    model, scaled = network(seed), network(seed)
-    with torch.no_grad():
-        for parameter in scaled.parameters():
-            parameter.mul_(factor)
-    torch.testing.assert_close(l1_penalty(scaled, lam), factor * l1_penalty(model, lam))
-    torch.testing.assert_close(l2_penalty(scaled, lam), factor**2 * l2_penalty(model, lam))
-    torch.testing.assert_close(l2_penalty(model, 2 * lam), 2 * l2_penalty(model, lam))
-
-
 def test_by_default_only_kernels_are_penalized() -> None:
     model = network()
     kernels = torch.cat([model[0].weight.flatten(), model[3].weight.flatten()])  # type: ignore[operator]
@@ -115,11 +101,26 @@ def test_shared_parameter_counts_once() -> None:
     torch.testing.assert_close(l2_penalty(nn.Sequential(layer, layer, other), 1.0), (layer.weight**2).sum())
 
 
+def test_computed_weights_count_with_what_they_are_computed_from_and_stay_as_they_are() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    original = layer.get_parameter("parametrizations.weight.original")
+    torch.testing.assert_close(l2_penalty(layer, 1.0), original.square().sum())
+    assert decay_groups(layer, 0.1)[0]["params"] == [original]
+    torch.testing.assert_close(dict(layer.state_dict()), before, rtol=0, atol=0)
+
+
 def test_fit_takes_and_records_a_penalty() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
-    history = fit(model, data(), loss_fn=nn.functional.cross_entropy, optimizer=optimizer, max_epochs=1,
-                  penalty=functools.partial(l1_penalty, lam=0.1))  # fmt: skip
+    history = fit(
+        model,
+        data(),
+        loss_fn=nn.functional.cross_entropy,
+        optimizer=optimizer,
+        max_epochs=1,
+        penalty=functools.partial(l1_penalty, lam=0.1),
+    )
     assert history["penalty"][0] == pytest.approx(l1_penalty(network(), 0.1).item(), rel=1e-6)
 
 
@@ -147,22 +148,28 @@ def test_activity_penalty_shrinks_activations_in_fit_and_leaves_no_hooks() -> No
         model, train = network(), data()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         with ActivityPenalty(model, lam, layers=[model[2]]) as penalty:
-            fit(model, train, val=train, loss_fn=nn.functional.cross_entropy, optimizer=optimizer, max_epochs=20,
-                penalty=penalty, seed=0)  # fmt: skip
+            fit(
+                model,
+                train,
+                val=train,
+                loss_fn=nn.functional.cross_entropy,
+                optimizer=optimizer,
+                max_epochs=20,
+                penalty=penalty,
+                seed=0,
+            )
         assert not model._forward_pre_hooks
         assert not model[2]._forward_hooks
         sizes.append(model[:3](train[0]).abs().mean().item())
     assert sizes[1] < 0.5 * sizes[0]
 
 
-def test_activity_penalty_wants_a_training_pass_of_its_own_model() -> None:
+def test_activity_penalty_wants_a_training_pass() -> None:
     model = network()
     with ActivityPenalty(model, 1.0, layers=[model[2]]) as penalty:
         model.eval()(data()[0])
         with pytest.raises(RuntimeError, match="no activations recorded"):
             penalty(model)
-        with pytest.raises(ValueError, match="another Sequential"):
-            penalty(network())
 
 
 def test_activity_penalty_of_one_pass_is_given_once() -> None:
@@ -245,17 +252,11 @@ LABELS = torch.tensor([0, 2])
     [
         (ValueError, r"lam must be in \[0, inf\), got -1", lambda: l1_penalty(network(), -1)),
         (ValueError, "kinds must be one of .* got 'weights'", lambda: l2_penalty(network(), 1, kinds=("weights",))),
-        (TypeError, "kinds must be a sequence .* got 'bias'", lambda: l2_penalty(network(), 1, kinds="bias")),
         (ValueError, "ReLU has no parameter", lambda: l2_penalty(nn.ReLU(), 1)),
         (ValueError, "lam must be", lambda: ActivityPenalty(nn.ReLU(), -1, layers=[nn.ReLU()])),
         (ValueError, "norm must be .* got 'l3'", lambda: ActivityPenalty(nn.ReLU(), 1, layers=[], norm="l3")),
-        (ValueError, "at least one module", lambda: ActivityPenalty(nn.ReLU(), 1, layers=[])),
-        (ValueError, r"got Tanh\(\), which is not in it", lambda: ActivityPenalty(nn.ReLU(), 1, layers=[nn.Tanh()])),
         (ValueError, "amount must be .* got -0.1", lambda: soft_threshold_(torch.ones(1), -0.1)),
-        (ValueError, "weight_decay must be .* got -1", lambda: decay_groups(network(), -1)),
         (ValueError, r"eps must be in \[0, 1\], got 1.5", lambda: smooth_labels(LABELS, 3, 1.5)),
-        (ValueError, "classes from 0 to 1, got 0 to 2", lambda: smooth_labels(LABELS, 2, 0.1)),
-        (ValueError, "got -1 to 1", lambda: smooth_labels(LABELS - 1, 3, 0.1)),
         (TypeError, "got torch.float32", lambda: smooth_labels(LABELS.float(), 3, 0.1)),
     ],
 )

@@ -347,7 +347,7 @@ def test_ensemble_refuses(
 
 # ---------------------------------------------------------------------------------------------------- our networks
 
-SMALL: dict[str, Any] = {"n_members": 2, "hidden_features": (8,), "max_epochs": 3, "patience": None}
+SMALL: dict[str, Any] = {"hidden_features": (8,), "max_epochs": 3, "patience": None}
 LEVELS = np.array(["low", "high"])[(Y > 150).astype(int)]
 
 

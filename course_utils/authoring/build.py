@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -25,7 +26,6 @@ from course_utils.authoring.targets import (
     find_root,
     homework_targets,
     lesson_targets,
-    solved_targets,
 )
 
 __all__ = [
@@ -44,8 +44,8 @@ __all__ = [
     "normalize",
     "prepare",
     "read_source",
-    "solved_targets",
     "to_text",
+    "write_proofs",
 ]
 
 #: The largest size of an executed notebook, in bytes.
@@ -147,10 +147,43 @@ def build_notebook(target: Target, timeout: int = 300) -> Outcome:
         normalize(notebook)
         if flaws := find_flaws(notebook) + _unexpected_verdicts(notebook, target.kind):
             raise BuildError("\n".join(flaws))
-        size = len(to_text(notebook).encode()) if target.kind == "solved" else _write(notebook, target.output)
+        size = _write(notebook, target.output)
     except BuildError as error:
         return Outcome(target, "failed", time.perf_counter() - start, message=str(error))
     return Outcome(target, "built", time.perf_counter() - start, size)
+
+
+def write_proofs(targets: Sequence[Target], folder: Path) -> list[Path]:
+    """Write each lesson, not executed, with its exercises solved behind it; return the files, for nbval to execute.
+
+    So one execution shows both: the lesson as the student has it, where no exercise has been attempted yet, and that
+    every check then accepts the solution of the source.
+
+    Args:
+        targets: lessons.
+        folder: emptied first.
+    """
+    import nbformat
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    paths = []
+    for target in targets:
+        notebook, solved = read_source(target.source), read_source(target.source)
+        first = next(index for index, cell in enumerate(solved.cells) if "### BEGIN SOLUTION" in cell.source)
+        prepare(notebook, "lesson")
+        module = f"lesson_{target.source.stem[:2]}"
+        imports = f"from course_utils.homework import {module}, progress"
+        untouched = f'{imports}\n\nassert set(progress({module}).statuses.values()) == {{"todo"}}, progress({module})'
+        all_right = f'assert set(progress({module}).statuses.values()) == {{"right"}}, progress({module})'
+        notebook.cells.append(nbformat.v4.new_code_cell(untouched))  # type: ignore[no-untyped-call]
+        notebook.cells += [cell for cell in solved.cells[first:] if cell.cell_type == "code"]
+        notebook.cells.append(nbformat.v4.new_code_cell(all_right))  # type: ignore[no-untyped-call]
+        for number, cell in enumerate(notebook.cells):
+            cell["id"] = f"cell-{number}"
+        paths.append(folder / f"{target.source.stem}.ipynb")
+        nbformat.write(notebook, paths[-1])  # type: ignore[no-untyped-call]
+    return paths
 
 
 def read_source(path: Path, text: str | None = None) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BuildError", "Target", "find_root", "homework_targets", "lesson_targets", "solved_targets"]
+__all__ = ["BuildError", "Target", "find_root", "homework_targets", "lesson_targets"]
 
 _SOURCES = Path("notebooks", "source")
 
@@ -21,10 +21,9 @@ class Target:
     Attributes:
         name: what the command line calls it.
         source: the text.
-        output: the file; nothing is written for kind ``"solved"``.
+        output: the file.
         kind: ``"lesson"`` is executed with its exercises as stubs, ``"homework"`` is what students get, with stubs
-            and without outputs, ``"solution"`` its twin, executed with the solutions, and ``"solved"`` a lesson that is
-            executed with the solutions, to see that they are right.
+            and without outputs, ``"solution"`` its twin, executed with the solutions.
     """
 
     name: str
@@ -52,11 +51,6 @@ def lesson_targets(root: Path) -> list[Target]:
     """Return the lessons of the clone at ``root``, in order of their names."""
     sources = sorted((root / _SOURCES).glob("*.py"))
     return [Target(path.stem, path, root / "notebooks" / f"{path.stem}.ipynb") for path in sources]
-
-
-def solved_targets(root: Path) -> list[Target]:
-    """Return the lessons of the clone at ``root``, to be executed with the solutions of their exercises."""
-    return [replace(target, kind="solved") for target in lesson_targets(root)]
 
 
 def homework_targets(root: Path) -> list[Target]:

@@ -16,7 +16,6 @@ from course_utils.datasets.loading import (
 from course_utils.datasets.statlib import read_statlib
 from course_utils.datasets.synthetic import (
     make_circles,
-    make_polynomial,
     make_projectile,
     make_spirals,
     make_two_moons,
@@ -32,7 +31,6 @@ __all__ = [
     "load_boston_housing",
     "load_fashion_mnist",
     "make_circles",
-    "make_polynomial",
     "make_projectile",
     "make_spirals",
     "make_two_moons",

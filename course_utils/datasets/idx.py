@@ -61,16 +61,14 @@ def _decompressed(path: Path) -> bytes:
 
 def _parse_header(content: bytes, path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     """Return the element type, the shape and the header's size in bytes."""
-    if len(content) < 4:
-        raise ValueError(f"{path} is truncated: an IDX file begins with 4 bytes, got {len(content)}")
-    magic, (zeros, code, n_axes) = content[:4], struct.unpack(">HBB", content[:4])
-    if zeros != 0 or n_axes == 0:
+    magic = content[:4]
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES or magic[3] == 0:
+        types = ", ".join(f"{code:02x}" for code in _DTYPES)
         raise ValueError(
-            f"{path} is not an IDX file: expected 00 00 <type> <number of axes, at least 1>, got {magic.hex(' ')}"
+            f"{path} is not an IDX file: expected 00 00, one of the types {types} and the number of axes, at least 1, "
+            f"got {magic.hex(' ') or 'nothing'}"
         )
-    if code not in _DTYPES:
-        allowed = ", ".join(f"0x{known:02x}" for known in _DTYPES)
-        raise ValueError(f"{path} has an unknown IDX element type: expected one of {allowed}, got 0x{code:02x}")
+    code, n_axes = magic[2:]
     header_size = 4 + 4 * n_axes
     if len(content) < header_size:
         raise ValueError(f"{path} is truncated: a header for {n_axes} axes has {header_size} bytes, got {len(content)}")

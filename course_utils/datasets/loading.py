@@ -36,8 +36,17 @@ TensorPair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 #: Label → name of the garment.
 FASHION_MNIST_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 _FASHION_MNIST_SHA256 = {
     "train-images-idx3-ubyte": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
     "train-labels-idx1-ubyte": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -163,13 +172,15 @@ class ImageData:
         Raises:
             ValueError: a size exceeds what there is, or the training part has zero standard deviation.
         """
-        n_available = len(self.train_labels)
-        n_val = check_int(n_val, "n_val", minimum=0, maximum=n_available - 1)
-        n_rest = n_available - n_val
-        n_train = n_rest if n_train is None else check_int(n_train, "n_train", minimum=1, maximum=n_rest)
-        n_test = check_int(
-            len(self.test_labels) if n_test is None else n_test, "n_test", minimum=0, maximum=len(self.test_labels)
-        )
+        n_test = len(self.test_labels) if n_test is None else n_test
+        check_int(n_test, "n_test", minimum=0, maximum=len(self.test_labels))
+        n_rest = len(self.train_labels) - n_val
+        n_train = n_rest if n_train is None else n_train
+        if n_val < 0 or not 1 <= n_train <= n_rest:
+            raise ValueError(
+                f"n_train, at least 1, and n_val must be at most {len(self.train_labels)} together, "
+                f"got {n_train} and {n_val}"
+            )
         drawn = _shuffled_blocks(n_rest, len(self.class_names), np.random.default_rng(seed))[:n_train]
         images = [self.train_images[drawn], self.train_images[n_rest:], self.test_images[:n_test]]
         labels = [self.train_labels[drawn], self.train_labels[n_rest:], self.test_labels[:n_test]]
@@ -268,34 +279,39 @@ def _download_boston(expected: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_fashion_mnist(
-    *, subset: bool = True, source: str | PathLike[str] = "bundled", progress: bool = True
+    *, subset: bool = True, source: str | PathLike[str] | None = None, progress: bool = True
 ) -> ImageData:
     """Load Fashion-MNIST: 28×28 grey-scale photographs of clothing in 10 classes.
 
     Args:
         subset: the bundled, class-balanced 10,000 training and 2,000 test images; if false, all 60,000 and 10,000.
-        source: where the full set comes from: ``"bundled"`` downloads the four official files once (31 MB, checked
-            by SHA-256, cached per user); anything else is a folder that holds them, gzip-compressed or not.
+        source: where the images come from: ``"bundled"``, for the subset alone; ``"download"``, for the four official
+            files, fetched once (31 MB, checked by SHA-256, cached per user); or a folder that holds these,
+            gzip-compressed or not. By default the subset is the bundled one and the full set a download.
         progress: show a bar per file while downloading.
 
     Raises:
         OSError: the download failed, or a file is missing.
-        ValueError: a file is damaged or the files do not belong together; or a folder is given with ``subset=True``.
+        ValueError: a file is damaged or the files do not belong together; or the source does not have what is asked
+            for: the full set is not bundled, the subset nowhere else.
 
     Source: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747; MIT licence.
     """
-    from_folder = source != "bundled"
-    if subset and from_folder:
-        raise ValueError(f"subset=True is always the bundled set; pass subset=False to read {str(source)!r}")
+    if source is None:
+        source = "bundled" if subset else "download"
+    if subset != (source == "bundled"):
+        raise ValueError(
+            f"the bundled set is the subset, and other sources have the full set: got subset={subset} and "
+            f"source={str(source)!r}; subset=False takes source='download' or a folder"
+        )
     if subset:
         return _read_subset(data_dir() / "fashion_mnist" / "fashion_mnist_subset.npz")
-    if from_folder:
+    if source != "download":
         return _read_idx_files({name: _find_idx(Path(source), name) for name in _FASHION_MNIST_SHA256})
     paths = {}
     for name, sha256 in _FASHION_MNIST_SHA256.items():
         urls = [f"{host}{name}.gz" for host in _FASHION_MNIST_HOSTS]
-        alternative = "load_fashion_mnist(subset=True)"
-        paths[name] = _download(f"{name}.gz", urls, sha256, progress=progress, bundled=alternative)
+        paths[name] = _download(f"{name}.gz", urls, sha256, progress=progress, bundled="load_fashion_mnist()")
     return _read_idx_files(paths)
 
 
@@ -315,11 +331,8 @@ def _read_subset(path: Path) -> ImageData:
 
 
 def _find_idx(folder: Path, name: str) -> Path:
-    candidates = [folder / f"{name}.gz", folder / name]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(f"found neither {' nor '.join(map(str, candidates))}")
+    compressed = folder / f"{name}.gz"
+    return compressed if compressed.is_file() else folder / name
 
 
 def _read_idx_files(paths: Mapping[str, Path]) -> ImageData:
@@ -330,15 +343,14 @@ def _read_idx_files(paths: Mapping[str, Path]) -> ImageData:
 
 def _read_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     images, labels = read_idx(images_path), read_idx(labels_path)
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise ValueError(f"{images_path} must hold (n, 28, 28) uint8, got {images.shape} {images.dtype}")
-    if labels.dtype != np.uint8 or labels.ndim != 1 or np.any(labels >= len(FASHION_MNIST_CLASSES)):
+    are_images = images.dtype == np.uint8 and images.shape[1:] == (28, 28)
+    are_labels = labels.dtype == np.uint8 and labels.ndim == 1 and not np.any(labels >= len(FASHION_MNIST_CLASSES))
+    if not are_images or not are_labels or len(images) != len(labels):
         raise ValueError(
-            f"{labels_path} must hold (n,) uint8 labels below {len(FASHION_MNIST_CLASSES)}, "
-            f"got {labels.shape} {labels.dtype} up to {labels.max(initial=0)}"
+            f"{images_path} and {labels_path} must hold uint8, (n, 28, 28) images and (n,) labels below "
+            f"{len(FASHION_MNIST_CLASSES)}, got {images.shape} {images.dtype} and {labels.shape} {labels.dtype} "
+            f"up to {labels.max(initial=0)}"
         )
-    if len(images) != len(labels):
-        raise ValueError(f"{images_path} has {len(images)} images but {labels_path} has {len(labels)} labels")
     return images, labels.astype(np.int64)
 
 

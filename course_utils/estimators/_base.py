@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from course_utils._validation import check_int
 from course_utils.estimators._data import (
-    Table,
+    as_array,
     assign_folds,
-    check_table,
-    check_weights,
     merge_equal_rows,
-    number_of_folds,
+    n_folds_for,
+    read_table,
+    read_weights,
 )
-from course_utils.estimators._members import MemberEarlyStopping, MemberLoss, held_out_rows
+from course_utils.estimators._members import HeldOut, MemberEarlyStopping, MemberLoss, RowLosses, split_members
 from course_utils.preprocessing import cardinalities, make_preprocessor
-from course_utils.training import ProgressBar, fit
+from course_utils.training import Callback, ProgressBar, fit
 
-__all__ = ["NetworkClassifier", "NetworkEstimator", "NetworkRegressor", "Problem"]
+__all__ = [
+    "AT_LEAST_1",
+    "PROBABILITY",
+    "NetworkClassifier",
+    "NetworkEstimator",
+    "NetworkRegressor",
+    "Problem",
+]
 
 _ROWS_AT_A_TIME = 1024
 _WARMUP = 0.05  # of the training
+
+# What hyperparameters may be, in scikit-learn's terms.
+AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
+PROBABILITY = Interval(Real, 0, 1, closed="left")
 
 
 @dataclass
@@ -60,35 +74,61 @@ class Problem:
     seed: int
 
 
-class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
+@dataclass(kw_only=True, eq=False, repr=False)
+class NetworkEstimator(BaseEstimator, ABC):  # type: ignore[misc]
     """Base of estimators that train a network on a table; `NetworkRegressor` and `NetworkClassifier` build on it.
 
-    A subclass has the hyperparameters ``numeric_scaling, lr, batch_size, max_epochs, patience, validation_fraction,
-    random_state, verbose, device``, and makes module and optimizer. A module whose output is
-    (batch, n_members, out_features) says so by an attribute ``n_members``. If it has an attribute ``places``, one
-    integer a member, each member has held-out rows of its own: the fold of that number, counted on through deals after
-    deals; then it must take inputs of shape (batch, n_members, n_columns) too. A method ``parameter_owners()`` lets
-    each member have its own best epoch (see `MemberEarlyStopping`).
+    A subclass is a dataclass too: its fields are the hyperparameters of its architecture, `_parameter_constraints` says
+    what they may be (or the network does), and `_make_module` makes the network.
+
+    A network whose output is (batch, n_members, out_features) is an ensemble. It has the attributes ``n_members``;
+    ``fold_index``, one integer a member: each member has held-out rows of its own, the fold of that number, counted on
+    through the folds of further repeats; and ``owners``, for every parameter, by name, the slice of the members whose
+    weights it holds along its first dimension, so that each has its own best epoch.
     """
+
+    numeric_scaling: str = "quantile"
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    batch_size: int | str = "auto"
+    max_epochs: int | str = "auto"
+    patience: int | None = 24
+    validation_fraction: float = 0.125
+    random_state: int | np.random.RandomState | None = None
+    device: str = "cpu"
+    verbose: bool = False
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "numeric_scaling": [StrOptions({"quantile", "standard", "passthrough"})],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [AT_LEAST_1, StrOptions({"auto"})],
+        "max_epochs": [AT_LEAST_1, StrOptions({"auto"})],
+        "patience": [AT_LEAST_1, None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
 
     # ------------------------------------------------------------------------------------------ for subclasses
 
-    _categorical = "ordinal"  # or "onehot"
+    _categorical: ClassVar[str] = "ordinal"  # or "onehot"
 
-    def _make_preprocessor(self, X: Table, seed: int) -> Any:
+    def _make_preprocessor(self, X: pd.DataFrame, seed: int) -> Any:
         """Return an unfitted transformer to numeric columns followed by ordinal codes, if there are any."""
         scaling, categorical = self.numeric_scaling, self._categorical
         made = make_preprocessor(X, numeric=scaling, categorical=categorical, min_frequency=5, random_state=seed)
         if any(name == "categorical" for name, *_ in made.transformers):
             made.set_params(categorical__encode__max_categories=256)
-        return made
+        return made.set_output(transform="default")  # an array, whatever the user's other transformers return
 
+    @abstractmethod
     def _make_module(self, problem: Problem) -> nn.Module:
         """Return the network, initialized from ``problem.seed``."""
-        raise NotImplementedError
 
-    def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        raise NotImplementedError
+    def _decay_groups(self, module: nn.Module) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups."""
+        return [{"params": list(module.parameters()), "weight_decay": self.weight_decay}]
 
     def _weigh_members(self, module: nn.Module, problem: Problem, held: Tensor) -> Tensor:
         """Return how much each member counts in predictions, (n_members,), float64, with sum 1.
@@ -113,30 +153,42 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
     def _batch_size(self, n_rows: int) -> int:
         if self.batch_size == "auto":
             return int(min(256, max(32, 2 ** round(math.log2(n_rows / 16)))))
-        return check_int(self.batch_size, "batch_size", minimum=1)
+        return int(self.batch_size)
 
     def _max_epochs(self, n_batches: int) -> int:
         if self.max_epochs == "auto":
             n_steps = 3000 if len(getattr(self, "classes_", ())) > 2 else 1500
             return max(10, round(n_steps / n_batches))
-        return check_int(self.max_epochs, "max_epochs", minimum=1)
+        return int(self.max_epochs)
 
-    # What regression and classification do differently.
-    _row_losses: Callable[[Tensor, Tensor], Tensor]  # see MemberLoss
-    _activate: Callable[[Tensor], Tensor]  # outputs (…, out_features) -> predictions
-    _point_losses: Callable[[Tensor, Tensor], Tensor]  # predictions (n, out_features), targets (n, n_targets) -> (n,)
+    # ----------------------------------------------------------- what regression and classification do differently
 
+    @abstractmethod
     def _check_target(self, y: Any) -> NDArray[Any]:
         """Return y as a checked array, (n,) or (n, n_outputs)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _encode_target(self, y: NDArray[Any]) -> NDArray[Any]:
         """Return floats (n, n_outputs) or classes (n,), learning the classes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _scale_target(self, y: NDArray[Any], weights: NDArray[np.float64]) -> tuple[NDArray[Any], int]:
         """Return what the network is to predict, (n, n_targets), and the width of its output."""
-        raise NotImplementedError
+
+    @staticmethod
+    @abstractmethod
+    def _row_losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each member's loss of each row; see `MemberLoss`."""
+
+    @staticmethod
+    @abstractmethod
+    def _activate(outputs: Tensor) -> Tensor:
+        """Return predictions of the shape of the outputs, (…, out_features)."""
+
+    @staticmethod
+    @abstractmethod
+    def _point_losses(predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the losses, (n,), of predictions (n, out_features) for targets (n, n_targets)."""
 
     # ---------------------------------------------------------------------------------------------- scikit-learn
 
@@ -153,8 +205,9 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         stop button) ends the training with a warning; the estimator is then fitted with the best weights so far.
 
         Args:
-            X: (n, n_columns), a DataFrame or an array of numbers; a DataFrame's text, object and category columns are
-                categories, values may be missing.
+            X: (n, n_columns), a DataFrame of pandas or polars or an array of numbers; a DataFrame's columns of text
+                or of pandas categories are categories, as are those of objects that are not all numbers. Values may
+                be missing.
             y: (n,) targets; for regression also (n, n_outputs).
             sample_weight: (n,), at least 0; ``None`` weighs all rows alike.
 
@@ -167,22 +220,24 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
                 has some.
             course_utils.training.NonFiniteLossError: the loss became NaN or infinite; try a smaller ``lr``.
         """
+        self._validate_params()
         if y is None:
             name = type(self).__name__
             raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
-        X = check_table(self, X, reset=True)
+        X = read_table(self, X, reset=True)
         y = self._check_target(y)
         check_consistent_length(X, y)
-        weights = check_weights(sample_weight, X)
+        weights = read_weights(sample_weight, X)
         present = np.flatnonzero(weights)
-        if len(present) < len(weights):
-            X, y, weights = _take(X, present), y[present], weights[present]
+        X, y, weights = X.iloc[present], y[present], weights[present]
         y = self._encode_target(y)
         rows = merge_equal_rows(X, y, weights)
-        self._fit_merged(_take(X, rows.positions), y[rows.positions], rows.weights, rows.groups)
+        self._fit_merged(X.iloc[rows.positions], y[rows.positions], rows.weights, rows.groups)
         return self
 
-    def _fit_merged(self, X: Table, y: NDArray[Any], weights: NDArray[np.float64], groups: NDArray[np.intp]) -> None:
+    def _fit_merged(
+        self, X: pd.DataFrame, y: NDArray[Any], weights: NDArray[np.float64], groups: NDArray[np.intp]
+    ) -> None:
         """Train on distinct rows."""
         # One draw from what the user gave: NumPy's global stream if that was None, as scikit-learn has it.
         rng = np.random.default_rng(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -201,37 +256,52 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
             seed=module_seed,
         )
         module = self._make_module(problem)
-        places = np.asarray(getattr(module, "places", [0] * getattr(module, "n_members", 1)))
-        n_folds = number_of_folds(self.validation_fraction, len(np.unique(groups)))
-        n_deals = 1 + max(places) // n_folds
-        folds = assign_folds(y if y.ndim == 1 else y[:, 0], groups, n_folds=n_folds, n_deals=n_deals, rng=rng)
-        held = torch.from_numpy((folds[:, places // n_folds] == places % n_folds) & (n_folds > 1))
-        self._train(module, problem, held, separate=hasattr(module, "places"), seed=training_seed)
+        fold_index = np.asarray(getattr(module, "fold_index", [0]))
+        n_folds = n_folds_for(self.validation_fraction, len(np.unique(groups)))
+        n_repeats = 1 + max(fold_index) // n_folds
+        folds = assign_folds(y if y.ndim == 1 else y[:, 0], groups, n_folds=n_folds, n_repeats=n_repeats, rng=rng)
+        held = torch.from_numpy(folds[:, fold_index // n_folds] == fold_index % n_folds)
+        if n_folds == 1 or not held.any(dim=0).all():
+            held = torch.zeros_like(held)
+        self._train(module, problem, held, seed=training_seed)
         # Predictions in double precision do not depend on which rows are predicted together.
         self.module_ = module.to("cpu").double().eval()
         self.member_weights_ = self._weigh_members(self.module_, problem, held)
 
-    def _train(self, module: nn.Module, problem: Problem, held: Tensor, *, separate: bool, seed: int) -> None:
-        train, val = _pack(problem, held, separate=separate)
-        batch_size, n_batches = self._split_epoch(module, len(train[0]))
+    def _train(self, module: nn.Module, problem: Problem, held: Tensor, *, seed: int) -> None:
+        rows = (~held).any(dim=1).nonzero()[:, 0]
+        if len(rows) == 1:  # a second copy, for BatchNorm
+            rows = rows.repeat(2)
+        shown = ~held[rows]
+        weights = problem.weights[rows]
+        targets = torch.where(shown[..., None], problem.targets[rows][:, None], torch.nan)
+        loss = MemberLoss(self._row_losses, weights.sum() / (weights[:, None] * shown).sum(dim=0))
+        stopping = MemberEarlyStopping(
+            _held_out(problem, held, self._row_losses),
+            patience=self.patience,
+            owners=getattr(module, "owners", None),
+        )
+        callbacks: list[Callback] = [stopping, ProgressBar()] if self.verbose else [stopping]
+        batch_size, n_batches = self._split_epoch(module, len(rows))
         max_epochs = self._max_epochs(n_batches)
-        loss = MemberLoss(self._row_losses, held.shape[1])
-        find_owners = getattr(module, "parameter_owners", None)
-        owners = None if find_owners is None else find_owners()
-        stopping = MemberEarlyStopping(loss, patience=self.patience, owners=owners)
         self.history_ = fit(
             module,
-            train,
+            (problem.inputs[rows], targets),
+            sample_weight=weights,
             loss_fn=loss,
-            optimizer=self._make_optimizer(module),
-            val=val,
+            optimizer=torch.optim.AdamW(self._decay_groups(module), lr=self.lr, betas=(0.9, 0.99), fused=True),
             max_epochs=max_epochs,
             batch_size=batch_size,
-            callbacks=[stopping, ProgressBar()] if self.verbose else [stopping],
+            callbacks=callbacks,
             schedule=self._make_schedule(max_epochs * n_batches),
             seed=seed,
             device=self.device,
         )
+        state = self.history_.state_dict()
+        val_losses = [*stopping.mean_losses, math.nan]  # an interrupt may come before the last epoch is judged
+        for metrics, val_loss in zip(state["metrics"], val_losses, strict=False):
+            metrics["val_loss"] = val_loss
+        self.history_.load_state_dict(state)
         if self.history_.stopped_by == "interrupted":
             warnings.warn("Training interrupted by user.", stacklevel=4)  # scikit-learn's words
         self.n_iter_ = len(self.history_)
@@ -249,49 +319,24 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
     def _mean_prediction(self, X: Any) -> NDArray[np.float64]:
         """Return the weighted mean of the members' predictions, (n, out_features)."""
         check_is_fitted(self)
-        table = check_table(self, X, reset=False)
-        inputs = torch.from_numpy(self.preprocessor_.transform(table))
-        with torch.no_grad():
-            parts = [self._predict_members(self.module_, rows) for rows in inputs.split(_ROWS_AT_A_TIME)]
-        mean: NDArray[np.float64] = torch.cat([self.member_weights_ @ part for part in parts]).numpy()
+        inputs = torch.from_numpy(self.preprocessor_.transform(read_table(self, X, reset=False)))
+        members = self._predict_members(self.module_, inputs)
+        mean: NDArray[np.float64] = (self.member_weights_ @ members).numpy()
         return mean
 
+    @torch.no_grad()
     def _predict_members(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        """Return each member's prediction, (batch, n_members, out_features)."""
-        outputs = module(inputs)
-        return self._activate(outputs if outputs.ndim == 3 else outputs[:, None])
+        """Return each member's prediction, (n, n_members, out_features)."""
+        parts = [self._activate(split_members(module(rows))) for rows in inputs.split(_ROWS_AT_A_TIME)]
+        return torch.cat(parts)
 
 
-def _take(X: Table, rows: NDArray[np.intp]) -> Table:
-    return X[rows] if isinstance(X, np.ndarray) else X.iloc[rows]
-
-
-def _pack(problem: Problem, held: Tensor, *, separate: bool) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return inputs and packed targets (see `MemberLoss`) to train on and to validate with.
-
-    Args:
-        problem: all rows.
-        held: (n, n_members), whether a row is held out from a member; none is if there are too few.
-        separate: whether the members may differ in that.
-    """
-    inputs, targets, weights = problem.inputs, problem.targets, problem.weights
-    if not held.any(dim=0).all():  # then the best epoch is that of the lowest training loss
-        held = torch.zeros_like(held)
-        if len(inputs) == 1:  # a second copy, for BatchNorm
-            inputs, targets, weights, held = (torch.cat([t, t]) for t in (inputs, targets, weights, held))
-        own = (weights / weights.mean())[:, None].expand(held.shape)
-        data = inputs, torch.cat([targets, own], dim=1)
-        return data, data
-    if separate:
-        own = weights[:, None] * ~held
-        rows, val_weights = held_out_rows(held, weights)
-        packed = torch.cat([targets[rows], val_weights[..., None]], dim=2)
-        return (inputs, torch.cat([targets, own / own.mean(dim=0)], dim=1)), (inputs[rows], packed)
-    parts = []
-    for rows in (~held[:, 0], held[:, 0]):
-        own = (weights[rows] / weights[rows].mean())[:, None].expand(-1, held.shape[1])
-        parts.append((inputs[rows], torch.cat([targets[rows], own], dim=1)))
-    return parts[0], parts[1]
+def _held_out(problem: Problem, held: Tensor, row_losses: RowLosses) -> HeldOut:
+    """Return what is held out from members; if nothing is, all rows: the best epoch is that of the training loss."""
+    judging = held if held.any() else torch.ones_like(held)
+    rows = judging.any(dim=1)
+    weights = problem.weights[rows][:, None] * judging[rows]
+    return HeldOut(problem.inputs[rows], problem.targets[rows], weights / weights.sum(dim=0), row_losses)
 
 
 class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
@@ -317,7 +362,9 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         return values if self._several_outputs else values[:, 0]
 
     def _check_target(self, y: Any) -> NDArray[Any]:
-        checked: NDArray[Any] = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
+        checked: NDArray[Any] = check_array(
+            as_array(y), ensure_2d=False, dtype=np.float64, input_name="y", estimator=self
+        )
         return column_or_1d(checked, warn=True) if checked.ndim == 2 and checked.shape[1] == 1 else checked
 
     def _encode_target(self, y: NDArray[Any]) -> NDArray[Any]:
@@ -365,7 +412,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc
         return classes
 
     def _check_target(self, y: Any) -> NDArray[Any]:
-        labels: NDArray[Any] = column_or_1d(y, warn=True)
+        labels: NDArray[Any] = column_or_1d(as_array(y), warn=True)
         assert_all_finite(labels, input_name="y", estimator_name=type(self).__name__)
         check_classification_targets(labels)
         return labels

@@ -1,97 +1,123 @@
-"""Train several models in one: a loss with a weight for each row and member, early stopping member by member."""
+"""Train several models in one: a loss of each row for each member, early stopping member by member."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from course_utils._validation import check_int
 from course_utils.training import Callback
 from course_utils.training.callbacks import TrainState
 
-__all__ = ["MemberEarlyStopping", "MemberLoss", "held_out_rows"]
+__all__ = ["HeldOut", "MemberEarlyStopping", "MemberLoss", "RowLosses", "split_members"]
+
+RowLosses = Callable[[Tensor, Tensor], Tensor]
+_ROWS_AT_A_TIME = 1024
 
 
 class MemberLoss:
-    """The mean over members of each member's weighted mean loss, as a loss for `training.fit`.
+    """The mean over the members of each one's loss, one value a row, as `training.fit` takes it with weights.
 
-    Targets come packed with the weight of each row for each member, 0 where it is not the member's:
-    (batch, n_targets + n_members) where the members see the same rows, (batch, n_members, n_targets + 1) where each
-    has its own. A member's weights must have mean 1 over all rows, so that the mean over an epoch's batches is the
-    weighted mean. Without gradients, as in validation, the sums of each member are kept for `pop`.
+    A row that is held out from a member has NaN for its targets there, and counts for the others alone. So that
+    members count alike, whatever was held out from them, their losses are multiplied by a factor each.
 
     Args:
-        row_losses: of outputs (batch, n_members, out_features) and targets (batch, n_members or 1, n_targets); returns
+        row_losses: of outputs (batch, n_members, out_features) and targets (batch, n_members, n_targets); returns
             (batch, n_members).
-        n_members: at least 1.
+        factors: (n_members,).
     """
 
-    def __init__(self, row_losses: Callable[[Tensor, Tensor], Tensor], n_members: int) -> None:
+    def __init__(self, row_losses: RowLosses, factors: Tensor) -> None:
         self.row_losses = row_losses
-        self.n_members = n_members
-        self._sums = torch.zeros(n_members)
-        self._rows = 0
+        self.factors = factors
 
-    def __call__(self, outputs: Tensor, packed: Tensor) -> Tensor:
-        """Return the scalar loss of a batch; outputs are (batch, n_members, out_features) or (batch, out_features)."""
-        members = outputs if outputs.ndim == 3 else outputs[:, None]
-        if packed.ndim == 3:
-            targets, weights = packed[..., :-1], packed[..., -1]
-        else:
-            targets, weights = packed[:, None, : -self.n_members], packed[:, -self.n_members :]
-        losses = self.row_losses(members, targets) * weights
-        if not torch.is_grad_enabled():
-            self._sums += losses.sum(dim=0).cpu()
-            self._rows += len(losses)
-        return losses.mean()
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return (batch,); outputs are (batch, n_members, out_features), targets (batch, n_members, n_targets)."""
+        shown = ~targets[..., 0].isnan()
+        losses = self.row_losses(split_members(outputs), targets.nan_to_num())
+        return (losses * shown * self.factors.to(losses)).mean(dim=1)
 
-    def pop(self) -> Tensor:
-        """Return each member's mean loss since the last call, (n_members,)."""
-        means = self._sums / max(self._rows, 1)
-        self._sums, self._rows = torch.zeros(self.n_members), 0
-        return means
+
+def split_members(outputs: Tensor) -> Tensor:
+    """Return (batch, n_members, out_features) of a network that may be a single one, (batch, out_features)."""
+    return outputs if outputs.ndim == 3 else outputs[:, None]
+
+
+@dataclass
+class HeldOut:
+    """What the members are judged by after every epoch.
+
+    Attributes:
+        inputs: (n, n_columns).
+        targets: (n, n_targets).
+        weights: (n, n_members), at least 0, with sum 1 for each member.
+        row_losses: see `MemberLoss`.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor
+    row_losses: RowLosses
+
+    @torch.no_grad()
+    def member_losses(self, model: nn.Module) -> Tensor:
+        """Return each member's weighted mean loss in evaluation mode, (n_members,), on the CPU."""
+        device = next(model.parameters()).device
+        model.eval()  # `training.fit` turns the training mode on again
+        sums = torch.zeros(self.weights.shape[1])
+        tensors = (self.inputs, self.targets, self.weights)
+        for batch in zip(*(tensor.split(_ROWS_AT_A_TIME) for tensor in tensors), strict=True):
+            inputs, targets, weights = (tensor.to(device) for tensor in batch)
+            outputs = split_members(model(inputs))
+            losses = self.row_losses(outputs, targets[:, None].expand(-1, outputs.shape[1], -1))
+            sums += (losses * weights).sum(dim=0).cpu()
+        return sums
 
 
 class MemberEarlyStopping(Callback):
     """Keep every member's best weights, put them back at the end, stop when the members no longer get better.
 
     Args:
-        loss: whose validation losses, taken after every epoch, say which epoch is best for a member.
-        patience: epochs without a new lowest mean over the members after which to stop, at least 1; ``None``: go on to
-            the end.
+        held_out: whose losses, taken after every epoch, say which epoch is best for a member.
+        patience: epochs without a new lowest mean over the members after which to stop; ``None``: go on to the end.
         owners: for every parameter, by name, whose weights it holds along its first dimension: a slice of the members.
-            ``None`` if members share weights; then the epoch with the best mean over members is best for all.
+            ``None`` for a network that is one member.
 
     Attributes:
         best_losses: (n_members,), the lowest validation loss so far.
         best_epochs: (n_members,), the epoch it is from; 0 before the first.
+        mean_losses: the mean over the members, epoch by epoch.
     """
 
-    def __init__(self, loss: MemberLoss, *, patience: int | None, owners: Mapping[str, slice] | None) -> None:
-        self.loss = loss
-        self.patience = None if patience is None else check_int(patience, "patience", minimum=1)
+    def __init__(self, held_out: HeldOut, *, patience: int | None, owners: Mapping[str, slice] | None) -> None:
+        self.held_out = held_out
+        self.patience = patience
         self.owners = owners
-        self.best_losses = torch.full((loss.n_members,), torch.inf)
-        self.best_epochs = torch.zeros(loss.n_members, dtype=torch.int64)
-        self._best_mean, self._best_mean_epoch = math.inf, 0
+        n_members = held_out.weights.shape[1]
+        self.best_losses = torch.full((n_members,), torch.inf)
+        self.best_epochs = torch.zeros(n_members, dtype=torch.int64)
+        self.mean_losses: list[float] = []
+        self._best_mean = math.inf
+        self._best_mean_epoch = 0
         self._weights: dict[str, Tensor] = {}
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Keep the weights of the members that are better than ever."""
-        losses = self.loss.pop()
-        if self.owners is None:
-            losses = losses.mean().expand_as(losses)
+        losses = self.held_out.member_losses(state.model)
         better = losses < self.best_losses
         if better.any():
             self._keep(state, better)
             self.best_losses = torch.where(better, losses, self.best_losses)
             self.best_epochs = torch.where(better, state.epoch, self.best_epochs)
         mean = float(losses.mean())
+        self.mean_losses.append(mean)
+        state.metrics["val_loss"] = mean  # for the progress bar
         if mean < self._best_mean:
-            self._best_mean, self._best_mean_epoch = mean, state.epoch
+            self._best_mean = mean
+            self._best_mean_epoch = state.epoch
         waited = state.epoch - self._best_mean_epoch
         if self.patience is not None and waited >= self.patience:
             state.stop(f"early stopping (validation loss no better for {waited} epochs)")
@@ -116,20 +142,3 @@ class MemberEarlyStopping(Callback):
 
 def _along_first(mask: Tensor, entry: Tensor) -> Tensor:
     return mask.to(entry.device).reshape(-1, *[1] * (entry.ndim - 1))
-
-
-def held_out_rows(held: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each member's held-out rows and their weights with mean 1, padded to one length with weights of 0.
-
-    Args:
-        held: (n, n_members), booleans, at least one true in each column.
-        weights: (n,), above 0.
-
-    Returns:
-        Rows (n_held, n_members), integers in [0, n), and weights (n_held, n_members).
-    """
-    counts = held.sum(dim=0)
-    # A stable sort brings the held-out rows to the top.
-    order = (~held).to(torch.uint8).argsort(dim=0, stable=True)[: int(counts.max())]
-    own = torch.where(torch.arange(len(order))[:, None] < counts, weights[order], 0.0)
-    return order, own / own.mean(dim=0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils._validation import check_int, check_non_negative, check_positive, check_sizes
-from course_utils.estimators._base import NetworkClassifier, NetworkEstimator, NetworkRegressor, Problem
+from course_utils._validation import check_sizes
+from course_utils.estimators._base import AT_LEAST_1, NetworkClassifier, NetworkEstimator, NetworkRegressor, Problem
 from course_utils.kan import KAN, KANLayer
 from course_utils.reproducibility import make_generator
 
@@ -22,8 +24,7 @@ _HIDDEN_REACH = 3.0  # standard deviations of a hidden node's initial values to 
 class KANEnsemble(nn.Module):
     """KANs side by side.
 
-    Input (batch, widths[0]), or (batch, n_members, widths[0]) with rows of its own for each member; output
-    (batch, n_members, widths[-1]).
+    Input (batch, widths[0]), output (batch, n_members, widths[-1]).
 
     Args:
         members: KANs of the same ``widths``. They stay modules of their own: at the sizes of tables, stacking their
@@ -31,7 +32,8 @@ class KANEnsemble(nn.Module):
 
     Attributes:
         n_members: how many.
-        places: one integer a member, so that each holds out other rows.
+        fold_index: one integer a member, so that each holds out other rows.
+        owners: for every parameter, by name, its member.
     """
 
     members: Sequence[KAN]
@@ -40,68 +42,32 @@ class KANEnsemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)  # type: ignore[assignment]  # which is a sequence of modules
         self.n_members = len(members)
-        self.places = list(range(self.n_members))
-
-    def parameter_owners(self) -> dict[str, slice]:
-        """Return for every parameter, by name, its member."""
-        return {
-            f"members.{place}.{name}": slice(place, place + 1)
-            for place, member in enumerate(self.members)
+        self.fold_index = list(range(self.n_members))
+        self.owners = {
+            f"members.{number}.{name}": slice(number, number + 1)
+            for number, member in enumerate(members)
             for name, _ in member.named_parameters()
         }
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return all members' outputs."""
-        own = [inputs] * self.n_members if inputs.ndim == 2 else inputs.unbind(dim=1)
-        return torch.stack([member(rows) for member, rows in zip(self.members, own, strict=True)], dim=1)
+        return torch.stack([member(inputs) for member in self.members], dim=1)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _KAN(NetworkEstimator):
-    """The hyperparameters, and what is made of them."""
+    hidden_features: tuple[int, ...] = (16,)
+    n_members: int = 8
+    grid_size: int = 5
+    degree: int = 3
+    base: str | None = "silu"
+    numeric_scaling: str = "standard"
+    lr: float = 5e-3
 
-    module_: KANEnsemble
-    _categorical = "onehot"  # the edges of 0/1 inputs hold what a level adds
-
-    def __init__(
-        self,
-        *,
-        hidden_features: tuple[int, ...] = (16,),
-        n_members: int = 8,
-        grid_size: int = 5,
-        degree: int = 3,
-        base: str | None = "silu",
-        numeric_scaling: str = "standard",
-        lr: float = 5e-3,
-        weight_decay: float = 1e-2,
-        batch_size: int | str = "auto",
-        max_epochs: int | str = "auto",
-        patience: int | None = 24,
-        validation_fraction: float = 0.125,
-        random_state: int | np.random.RandomState | None = None,
-        device: str = "cpu",
-        verbose: bool = False,
-    ) -> None:
-        self.hidden_features = hidden_features
-        self.n_members = n_members
-        self.grid_size = grid_size
-        self.degree = degree
-        self.base = base
-        self.numeric_scaling = numeric_scaling
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
-
-    def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        weight_decay = check_non_negative(self.weight_decay, "weight_decay")
-        lr = check_positive(self.lr, "lr")
-        # Everything decays: a KAN has no biases, the splines of an edge sum to 1.
-        return torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+    _categorical: ClassVar[str] = "onehot"  # the edges of 0/1 inputs hold what a level adds
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = NetworkEstimator._parameter_constraints | {
+        "n_members": [AT_LEAST_1],
+    }
 
     def _make_module(self, problem: Problem) -> KANEnsemble:
         generator = make_generator(problem.seed)
@@ -114,7 +80,7 @@ class _KAN(NetworkEstimator):
                 base=self.base,
                 generator=generator,
             )
-            for _ in range(check_int(self.n_members, "n_members", minimum=1))
+            for _ in range(self.n_members)
         ]
         for member in members:
             _place_grids(member, problem.inputs)
@@ -199,9 +165,6 @@ class KANClassifier(_KAN, NetworkClassifier):
 
     Attributes:
         classes_: the labels, sorted.
-
-    Raises:
-        TypeError, ValueError: from ``fit``: a hyperparameter is out of range; the message shows its value.
 
     Example:
         >>> model = KANClassifier(random_state=0).fit([[0.0], [1.0], [2.0], [3.0]], ["a", "a", "b", "b"])

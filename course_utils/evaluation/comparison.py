@@ -344,6 +344,18 @@ def _content(value: Any) -> Any:
             return value.get_state(legacy=False)
         case np.random.Generator():
             return value.bit_generator.state
+        case Enum():
+            return value.name
+        case PurePath() | types.ModuleType():
+            return str(value)
+        case types.FunctionType() | types.CodeType() | property() | types.MethodType() | functools.partial() | type():
+            return _code(value)
+    return _attributes(value)
+
+
+def _code(value: Any) -> Any:
+    """The same for what is made of code; a changed function that such a function calls is not noticed."""
+    match value:
         case types.FunctionType():
             cells = [cell.cell_contents for cell in value.__closure__ or ()]
             return [
@@ -368,10 +380,11 @@ def _content(value: Any) -> Any:
             functions = {name: one for name, one in members.items() if isinstance(one, types.FunctionType)}
             own = [value.__module__, value.__qualname__, str(getattr(top, "__version__", "")), functions]
             return own if value.__module__ == "builtins" else [*own, value.__bases__]
-        case Enum():
-            return value.name
-        case PurePath() | types.ModuleType():
-            return str(value)
+    raise AssertionError(value)
+
+
+def _attributes(value: Any) -> Any:
+    """The same for an object of a class that is none of the above."""
     if sparse.issparse(value):
         rows = value.tocsr()
         return [rows.shape, rows.data, rows.indices, rows.indptr]

@@ -324,18 +324,25 @@ def check_orthogonal(function: Any) -> Verdict:
         fault = _fault_of_orthogonal(drawn, gain)
         if fault:
             return Verdict(exercise, "wrong", f"shape ({out}, {n}): {fault}")
+    fault = _fault_of_randomness(draw)
+    if fault:
+        return Verdict(exercise, "wrong", fault)
+    return Verdict(exercise, "right", "no direction is lost, and none is preferred")
+
+
+def _fault_of_randomness(draw: Callable[..., Any]) -> str:
+    """What is wrong with how the matrices are drawn; each has the right shape by now."""
     before = torch.random.get_rng_state()
     first, again, other = draw(4, 4), draw(4, 4), draw(4, 4, seed=1)
     if torch.equal(first, other) and torch.equal(first, again):
-        return Verdict(exercise, "wrong", "it gives the same matrix for every generator: nothing is random")
+        return "it gives the same matrix for every generator: nothing is random"
     if not torch.equal(first, again) or not torch.equal(before, torch.random.get_rng_state()):
-        return Verdict(exercise, "wrong", "it does not draw from the generator it is given")
+        return "it does not draw from the generator it is given"
     corners = torch.stack([draw(3, 3, seed=seed)[0, 0] for seed in range(64)])
     if abs(corners.mean()) > 0.3:  # each has mean 0 and std 1/√3, so their mean has std 0.07
         sign = "negative" if corners.mean() < 0 else "positive"
-        message = f"the upper left number is nearly always {sign}: QR fixes signs; undo that with those of R's diagonal"
-        return Verdict(exercise, "wrong", message)
-    return Verdict(exercise, "right", "no direction is lost, and none is preferred")
+        return f"the upper left number is nearly always {sign}: QR fixes signs; undo that with those of R's diagonal"
+    return ""
 
 
 def _fault_of_orthogonal(weight: Tensor, gain: float) -> str:

@@ -1,6 +1,6 @@
 """Watch gradients, activations and weights through hooks, and judge each layer of a network."""
 
-from course_utils.monitoring.diagnosis import Diagnosis, LayerVerdict, NonFinite, diagnose, find_nonfinite
+from course_utils.monitoring.diagnosis import Diagnosis, LayerVerdict, diagnose
 from course_utils.monitoring.monitors import (
     ActivationMonitor,
     GradientMonitor,
@@ -8,6 +8,7 @@ from course_utils.monitoring.monitors import (
     dead_fraction,
     saturated_fraction,
 )
+from course_utils.monitoring.nonfinite import NonFinite, find_nonfinite
 
 __all__ = [
     "ActivationMonitor",

@@ -18,17 +18,20 @@ from course_utils.monitoring.hooks import (
     asymptotes,
     by_unit,
     dead_share,
+    inner_modules,
     is_activation,
-    layer_weights,
     saturated_share,
     trace,
+    unwrap,
+    weights_of,
 )
+from course_utils.monitoring.nonfinite import NonFinite, first_nonfinite
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["Diagnosis", "LayerVerdict", "NonFinite", "diagnose", "find_nonfinite"]
+__all__ = ["Diagnosis", "LayerVerdict", "diagnose"]
 
 # Limits of the gradient reach (see `diagnose`), each halfway (on a log scale) between networks that train and networks
 # that do not, the same on random data and on Fashion-MNIST. Lowest that trains: 2.4e-3 (tanh, ten layers, torch's
@@ -45,30 +48,6 @@ SATURATED_ABOVE = 0.75
 _VERDICTS = ("NaN", "dead", "saturated", "exploding", "vanishing", "healthy")
 _COLORS = {"NaN": "black", "dead": "purple", "saturated": "amber", "exploding": "orange", "vanishing": "sky"}
 _MARKERS = {"NaN": "X", "dead": "s", "saturated": "D", "exploding": "^", "vanishing": "v", "healthy": "o"}
-
-
-@dataclass(frozen=True)
-class NonFinite:
-    """Where NaN or infinity appears first.
-
-    Attributes:
-        name: the module, or ``"inputs"`` or ``"loss"``.
-        where: ``"inputs"``, ``"weight"`` (a parameter was bad before the pass), ``"output"``, ``"loss"``, or
-            ``"gradient"`` (the forward pass is clean, the module's backward pass is not).
-    """
-
-    name: str
-    where: str
-
-    def __str__(self) -> str:
-        sentences = {
-            "inputs": "the inputs already hold NaN or infinity",
-            "weight": f"a parameter of {self.name} is NaN or infinite",
-            "output": f"the output of {self.name} is the first that is NaN or infinite",
-            "loss": "every layer's output is finite, but the loss is not, or its gradient is not",
-            "gradient": f"the forward pass is finite; the backward pass through {self.name} gives NaN or infinity",
-        }
-        return sentences[self.where]
 
 
 @dataclass(frozen=True)
@@ -138,7 +117,8 @@ class Diagnosis:
         gravest = min(self.layers, key=lambda layer: _VERDICTS.index(layer.verdict)).verdict
         candidates = [layer for layer in self.layers if layer.verdict == gravest]
         if gravest == "NaN" and self.first_nonfinite is not None:
-            return next((layer for layer in candidates if layer.name == self.first_nonfinite.name), candidates[0])
+            begins = self.first_nonfinite.name or "model"
+            return next((layer for layer in candidates if layer.name == begins), candidates[0])
         low_is_bad = gravest in ("vanishing", "healthy")
         # min and max take the first of equals, which is the one nearest to the input.
         return (min if low_is_bad else max)(candidates, key=lambda layer: layer.value)
@@ -226,12 +206,13 @@ def diagnose(model: nn.Module, batch: Sequence[Any], loss_fn: Callable[[Any, Any
     a trained network is not taken for a vanishing one; and it sees the whole network shrink at once, where the ratio
     of first to last layer stays near 1. It is about 1 for healthy networks, from 0.003 to 6.
 
-    A layer is a module with a weight of at least two axes; dead and saturated units are those of the activation
-    *module* that follows it (functional activations are invisible to hooks). The last layer is not judged for
-    saturation: a sure classifier saturates its output by right.
+    A layer is a module with a weight of at least two axes, also one that is computed (weight norm, spectral norm), or
+    with several (recurrent layers, attention); dead and saturated units are those of the activation *module* that
+    follows it. What functions compute is invisible to hooks: functional activations, and the gates of an LSTM or GRU.
+    The last layer is not judged for saturation: a sure classifier saturates its output by right.
 
     The pass runs in training mode (BatchNorm uses the batch) and leaves no trace: gradients, modes, buffers and random
-    numbers are as before.
+    numbers are as before. A compiled model runs uncompiled in it.
 
     Args:
         model: any module that maps ``inputs`` to what ``loss_fn`` takes.
@@ -241,89 +222,77 @@ def diagnose(model: nn.Module, batch: Sequence[Any], loss_fn: Callable[[Any, Any
 
     Raises:
         TypeError: ``batch`` is not a pair of inputs and targets.
-        ValueError: under 2 samples, no layer in the model, or no gradient from the loss.
+        ValueError: under 2 samples, no layer in the model, no gradient from the loss, or a model that is scripted,
+            spread over devices by ``DataParallel``, or has lazy layers that saw no batch yet.
     """
-    inputs, targets = _check_batch(batch, minimum=2)
-    if not (weights := layer_weights(model)):
+    inputs, targets = _check_batch(batch)
+    layers = {module for _, module in inner_modules(unwrap(model)) if weights_of(module)}
+    if not layers:
         raise ValueError("model has no layer to judge: no module owns a weight matrix")
     passed = trace(model, inputs, targets, loss_fn)
-    groups = _group(passed.calls, weights)
+    groups = _group(passed.calls, layers)
     if not groups:
         raise ValueError("the forward pass called none of the model's layers")
-    bad = _first_nonfinite(inputs, passed.calls, passed.loss)
-    error = next((_norm(group[0].gradient) for group in reversed(groups) if group[0].gradient is not None), 0.0)
-    layers = [
+    bad = first_nonfinite(passed)
+    error = next((_norm(group[0].gradients) for group in reversed(groups) if group[0].gradients), 0.0)
+    verdicts = [
         _judge(group, _measure(group, error), is_last=group is groups[-1], error=error, bad=bad) for group in groups
     ]
-    return Diagnosis(layers, float(passed.loss), bad)
+    return Diagnosis(verdicts, float(cast(Tensor, passed.loss)), bad)
 
 
-def find_nonfinite(model: nn.Module, batch: Sequence[Any], loss_fn: Callable[[Any, Any], Tensor]) -> NonFinite | None:
-    """Return where NaN or infinity appears first, following the forward and then the backward pass; or ``None``.
-
-    Like ``torch.autograd.detect_anomaly`` it finds the spot, but names the module instead of the C++ node, sees a bad
-    forward pass as well, runs only when called, and does not raise. It leaves no trace, as `diagnose`.
-
-    Args:
-        model: any module.
-        batch: ``(inputs, targets)``.
-        loss_fn: ``loss_fn(outputs, targets)`` returns a scalar tensor.
-
-    Raises:
-        TypeError: ``batch`` is not a pair of inputs and targets.
-        ValueError: no gradient from the loss.
-    """
-    inputs, targets = _check_batch(batch, minimum=1)
-    passed = trace(model, inputs, targets, loss_fn)
-    return _first_nonfinite(inputs, passed.calls, passed.loss)
-
-
-def _check_batch(batch: Sequence[Any], *, minimum: int) -> tuple[Tensor, Any]:
+def _check_batch(batch: Sequence[Any]) -> tuple[Tensor, Any]:
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
         found = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else repr(type(batch).__name__)
         raise TypeError(f"batch must be a pair (inputs, targets) whose inputs are a tensor, got {found}")
     inputs, targets = batch
-    if inputs.ndim == 0 or len(inputs) < minimum:
-        raise ValueError(f"batch must hold at least {minimum} samples, got inputs of shape {tuple(inputs.shape)}")
+    if inputs.ndim == 0 or len(inputs) < 2:
+        raise ValueError(f"batch must hold at least 2 samples, got inputs of shape {tuple(inputs.shape)}")
     return inputs, targets
 
 
-def _group(calls: list[Call], names: Collection[str]) -> list[list[Call]]:
+def _group(calls: list[Call], layers: Collection[nn.Module]) -> list[list[Call]]:
     """Cut the calls into layers: each begins with a weight layer and runs to the next; a repeated one counts last."""
-    groups: dict[str, list[Call]] = {}
+    groups: dict[nn.Module, list[Call]] = {}
     current: list[Call] = []
     for call in calls:
-        if call.name in names:
-            groups.pop(call.name, None)
-            current = groups[call.name] = []
+        if call.module in layers and call.outputs:
+            groups.pop(call.module, None)
+            current = groups[call.module] = []
         current.append(call)
     return list(groups.values())
 
 
-def _norm(tensor: Tensor | None) -> float:
+def _norm(tensors: Sequence[Tensor]) -> float:
+    """Return the root of the sum of all squares; NaN if there is nothing to add."""
     # In double precision on the CPU: squares of an exploding float32 gradient would overflow.
-    return math.nan if tensor is None else float(torch.linalg.vector_norm(tensor.detach().cpu().double()))
+    norms = [float(torch.linalg.vector_norm(tensor.detach().cpu().double())) for tensor in tensors]
+    return math.hypot(*norms) if norms else math.nan
 
 
-def _weight(layer: Call) -> Tensor:
-    return cast(Tensor, layer.module.weight)  # having one is what made it a layer
+def _is_trained(layer: Call) -> bool:
+    return any(parameter.requires_grad for weight in weights_of(layer.module) for parameter in weight.parameters)
 
 
 def _measure(group: list[Call], error: float) -> dict[str, float]:
-    layer, weight = group[0], _weight(group[0])
-    entering = math.nan if layer.inputs is None else _norm(layer.inputs) / math.sqrt(layer.inputs.numel())
+    layer, weights = group[0], weights_of(group[0].module)
+    # Integers choose rows of an embedding, whose gradients are then those of the output.
+    entering = 1.0 if layer.inputs is None else _norm([layer.inputs]) / math.sqrt(layer.inputs.numel())
     # A trainable layer without a gradient was detached from the loss: nothing reaches it.
-    arriving = 0.0 if layer.gradient is None and weight.requires_grad else _norm(layer.gradient)
-    gradient_norm = next((_norm(g) for g in layer.parameter_gradients if g.shape == weight.shape), math.nan)
-    activation = next((call for call in group[1:] if is_activation(call.module)), None)
-    leaving = by_unit((activation or layer).output.detach())
+    arriving = 0.0 if not layer.gradients and _is_trained(layer) else _norm(layer.gradients)
+    held = {id(parameter) for weight in weights for parameter in weight.parameters}
+    gradients = [g for name, g in layer.parameter_gradients.items() if id(layer.parameters[name]) in held]
+    gradient_norm = _norm(gradients)
+    weight_norm = _norm([weight.value() for weight in weights])
+    activation = next((call for call in group[1:] if is_activation(call.module) and call.outputs), None)
+    leaving = by_unit((activation or layer).outputs[0].detach())
     bounds = asymptotes(activation.module) if activation else None
-    tensors = [layer.output, layer.gradient, weight, *layer.parameter_gradients]
-    finite = torch.cat([tensor.detach().isfinite().flatten() for tensor in tensors if tensor is not None])
+    tensors = [*layer.outputs, *layer.gradients, *layer.parameters.values(), *layer.parameter_gradients.values()]
+    finite = torch.cat([tensor.detach().isfinite().flatten() for tensor in tensors])
     return {
         "gradient_reach": arriving / error * entering if error else math.nan,
         "gradient_norm": gradient_norm,
-        "gradient_to_weight": gradient_norm / _norm(weight) if _norm(weight) else math.inf,
+        "gradient_to_weight": gradient_norm / weight_norm if weight_norm else math.inf,
         "dead": float(dead_share(leaving)) if activation else math.nan,
         "saturated": float(saturated_share(leaving, *bounds, SATURATION_TOL)) if bounds else math.nan,
         "activation_mean": float(leaving.mean()),
@@ -338,19 +307,20 @@ def _judge(
     layer = group[0]
 
     def verdict(kind: str, measure: str, threshold: float, advice: str = "") -> LayerVerdict:
-        return LayerVerdict(layer.name, kind, measure, numbers.get(measure, math.nan), threshold, advice, numbers)
+        value = numbers.get(measure, math.nan)
+        return LayerVerdict(layer.name or "model", kind, measure, value, threshold, advice, numbers)
 
     reach = numbers["gradient_reach"]
     if bad is not None and numbers["nonfinite"] > 0:
         begins_here = bad.name in [call.name for call in group]
-        return verdict("NaN", "nonfinite", 0.0, _CURES["NaN"] if begins_here else f"follows from {bad.name}")
+        return verdict("NaN", "nonfinite", 0.0, _CURES["NaN"] if begins_here else f"follows from {bad.name or 'model'}")
     if numbers["dead"] > DEAD_ABOVE:
         return verdict("dead", "dead", DEAD_ABOVE, _CURES["dead"])
     if numbers["saturated"] > SATURATED_ABOVE and not is_last:
         return verdict("saturated", "saturated", SATURATED_ABOVE, _CURES["saturated"])
     if error == 0:
         return verdict("healthy", "no_error", math.nan)
-    if layer.gradient is None and not _weight(layer).requires_grad:
+    if not layer.gradients and not _is_trained(layer):
         return verdict("healthy", "frozen", math.nan)
     if reach > EXPLODING_ABOVE:
         return verdict("exploding", "gradient_reach", EXPLODING_ABOVE, _CURES["exploding"])
@@ -374,27 +344,3 @@ def _cure_vanishing(group: list[Call], reach: float) -> str:
     if nn.Sigmoid in kinds:
         return "ReLU with He initialization, or BatchNorm before the sigmoid"
     return f"{'Glorot' if nn.Tanh in kinds else 'He'} initialization, or BatchNorm"
-
-
-def _first_nonfinite(inputs: Tensor, calls: list[Call], loss: Tensor) -> NonFinite | None:
-    if _is_bad(inputs):
-        return NonFinite("inputs", "inputs")
-    for call in calls:
-        if any(_is_bad(parameter) for parameter in call.module.parameters(recurse=False)):
-            return NonFinite(call.name, "weight")
-        if _is_bad(call.output):
-            return NonFinite(call.name, "output")
-    if _is_bad(loss):
-        return NonFinite("loss", "loss")
-    passed_through = NonFinite("loss", "loss")  # what the gradient came out of on its way to the call at hand
-    for call in reversed(calls):
-        if call.gradient is not None and _is_bad(call.gradient):
-            return passed_through
-        if any(_is_bad(gradient) for gradient in call.parameter_gradients):
-            return NonFinite(call.name, "gradient")
-        passed_through = NonFinite(call.name, "gradient")
-    return None
-
-
-def _is_bad(tensor: Tensor) -> bool:
-    return not bool(tensor.isfinite().all())

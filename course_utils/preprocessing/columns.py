@@ -1,7 +1,8 @@
 """Turn a raw table into numbers, with everything that is learned learned from the training rows.
 
 `make_preprocessor` puts scikit-learn's transformers together; ``fit`` sees the training part alone, ``transform``
-treats whatever comes later by what was learned there.
+treats whatever comes later by what was learned there. `as_frame`, `numeric_columns`, `to_numbers` and `to_levels` read
+tables of any origin, so that nothing behind them has to know more than two kinds of columns.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from course_utils._validation import check_in_range, check_int, check_one_of
+from course_utils._validation import check_one_of
 
-__all__ = ["cardinalities", "make_preprocessor"]
+__all__ = ["as_frame", "cardinalities", "make_preprocessor", "numeric_columns", "to_levels", "to_numbers"]
 
 _NUMERIC = ("standard", "quantile", "passthrough")
 _CATEGORICAL = ("onehot", "ordinal")
 _MISSING = "(missing)"
+# In the words of `pandas.api.types.infer_dtype`.
+_NO_INPUT = {"complex", "date", "datetime", "datetime64", "period", "time", "timedelta", "timedelta64"}
 
 
 def make_preprocessor(
@@ -42,19 +45,19 @@ def make_preprocessor(
     min_frequency: int | float | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> ColumnTransformer:
-    """Return an unfitted transformer that fits a table like X; of X it reads the columns' types, no value.
+    """Return an unfitted transformer that fits a table like X; of X it reads the columns' types alone.
 
     The result is a dense float64 array: the numeric columns in their order, one 0/1 column for every numeric one that
     had missing values in training, then the categorical ones.
 
-    - Numbers and booleans are numeric. A missing value becomes the training median (0 in a column that is missing
-      throughout). A column that is constant in training becomes 0, also where it later is not: nothing was learned
-      about it.
-    - Text, objects and pandas categories are categorical. Missing is a level of its own, "(missing)". Levels are
-      compared as text, an integral number without decimals: 1, 1.0 and "1" are one level.
+    - Numbers and booleans are numeric, in whatever type they come; so is a column of objects if all of them are
+      numbers. A missing value becomes the training median (0 in a column that is missing throughout). A column that is
+      constant in training becomes 0, also where it later is not: nothing was learned about it.
+    - Text, pandas categories and all other objects are categorical. Missing is a level of its own, "(missing)". Levels
+      are compared as text, an integral number without decimals: 1, 1.0 and "1" are one level.
 
     Args:
-        X: (n, n_columns) DataFrame, or a NumPy array or nested list of numbers.
+        X: (n, n_columns) DataFrame of pandas or polars, or a NumPy array or nested list of numbers.
         numeric: ``"standard"``, mean 0 and standard deviation 1; ``"quantile"``, the normal distribution by ranks,
             from one quantile per 30 rows, but at least 10 and at most 1000; ``"passthrough"``, no scaling.
         categorical: ``"onehot"``, one 0/1 column a level, all 0 for a level that training did not have (or, with
@@ -69,18 +72,15 @@ def make_preprocessor(
 
     Raises:
         TypeError: a column holds dates, times, complex numbers or other things that are neither of the two.
-        ValueError: X has not two dimensions or no column, a name stands twice, or an option is none of these.
+        ValueError: X has not two dimensions or no column, a name stands twice, or an option is none of these
+            (``min_frequency``: from ``fit``).
 
     Source: the quantile rule is that of Gorishniy et al. 2021, arXiv:2106.11959. Differs: no noise against ties.
     """
     check_one_of(numeric, "numeric", _NUMERIC)
     check_one_of(categorical, "categorical", _CATEGORICAL)
-    if isinstance(min_frequency, numbers.Integral):
-        check_int(min_frequency, "min_frequency", minimum=1)
-    elif min_frequency is not None:
-        check_in_range(min_frequency, "min_frequency", 0.0, 1.0, closed="()")
     of_numbers, of_levels = _split_columns(X)
-    to_float = ("to_float", FunctionTransformer(_to_float, feature_names_out="one-to-one"))
+    to_float = ("to_float", FunctionTransformer(to_numbers, feature_names_out="one-to-one"))
     blocks: list[tuple[str, Pipeline, list[Any]]] = []
     if of_numbers:
         # An empty column must stay: a model counts its inputs before it sees the values.
@@ -91,7 +91,7 @@ def make_preprocessor(
         indicator = MissingIndicator(features="missing-only", sparse=False, error_on_new=False)
         blocks.append(("missing", Pipeline([to_float, ("indicate", indicator)]), of_numbers))
     if of_levels:
-        to_levels = ("to_levels", FunctionTransformer(_to_levels, feature_names_out="one-to-one"))
+        to_text = ("to_text", FunctionTransformer(to_levels, feature_names_out="one-to-one"))
         encode: list[tuple[str, Any]]
         if categorical == "onehot":
             rule = "infrequent_if_exist"  # all zeros where no level is rare
@@ -99,8 +99,10 @@ def make_preprocessor(
         else:
             encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, min_frequency=min_frequency)
             encode = [("encode", encoder), ("from_one", FunctionTransformer(_add_one, feature_names_out="one-to-one"))]
-        blocks.append(("categorical", Pipeline([to_levels, *encode]), of_levels))
-    return ColumnTransformer(blocks, sparse_threshold=0.0, verbose_feature_names_out=False)
+        blocks.append(("categorical", Pipeline([to_text, *encode]), of_levels))
+    # Whatever scikit-learn's global ``transform_output`` says holds for the result, not between the steps.
+    steps = [(name, pipeline.set_output(transform="default"), columns) for name, pipeline, columns in blocks]
+    return ColumnTransformer(steps, sparse_threshold=0.0, verbose_feature_names_out=False)
 
 
 def cardinalities(preprocessor: ColumnTransformer) -> tuple[int, ...]:
@@ -115,11 +117,8 @@ def cardinalities(preprocessor: ColumnTransformer) -> tuple[int, ...]:
         One number a categorical column; ``()`` with ``categorical="onehot"`` or without such columns.
 
     Raises:
-        TypeError: it was not made here.
         sklearn.exceptions.NotFittedError: it has not been fitted.
     """
-    if not isinstance(preprocessor, ColumnTransformer):
-        raise TypeError(f"preprocessor must be what make_preprocessor returns, got {type(preprocessor).__name__}")
     check_is_fitted(preprocessor)
     pipeline = preprocessor.named_transformers_.get("categorical")
     encoder = pipeline["encode"] if isinstance(pipeline, Pipeline) else None
@@ -138,8 +137,9 @@ class _Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         self.kind = kind
         self.random_state = random_state
 
-    def fit(self, X: NDArray[np.float64], y: Any = None) -> _Scaler:
+    def fit(self, X: Any, y: Any = None) -> _Scaler:
         """Learn from (n, n_columns) without missing values."""
+        X = np.asarray(X)  # a DataFrame after ``set_output``
         n_rows, self.n_features_in_ = X.shape
         self.varies_ = X.max(axis=0) > X.min(axis=0)
         if self.kind == "standard":
@@ -150,57 +150,97 @@ class _Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
             self.scaler_ = QuantileTransformer(
                 n_quantiles=n_quantiles, output_distribution="normal", subsample=100_000, random_state=self.random_state
             )
-        self.scaler_.fit(X)
+        self.scaler_.set_output(transform="default").fit(X)
         return self
 
-    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+    def transform(self, X: Any) -> NDArray[np.float64]:
         """Scale (n, n_columns)."""
-        check_is_fitted(self)
-        return np.where(self.varies_, self.scaler_.transform(X), 0.0)
+        return np.where(self.varies_, self.scaler_.transform(np.asarray(X)), 0.0)
 
 
 def _split_columns(X: Any) -> tuple[list[Any], list[Any]]:
     """Return names (or else positions) of the numeric and of the categorical columns."""
-    if not isinstance(X, pd.DataFrame):
-        shape = np.shape(X)
-        if len(shape) != 2 or shape[1] == 0:
-            raise ValueError(f"X must be a DataFrame or an array (n, n_columns) with a column, got shape {shape}")
+    table = as_frame(X)
+    shape = np.shape(table)
+    if len(shape) != 2 or shape[1] == 0:
+        raise ValueError(f"X must be a DataFrame or an array (n, n_columns) with a column, got shape {shape}")
+    if not isinstance(table, pd.DataFrame):
         return list(range(shape[1])), []
-    if X.shape[1] == 0:
-        raise ValueError(f"X must have a column, got shape {X.shape}")
-    if not X.columns.is_unique:
-        raise ValueError(f"column names must be distinct, got more than one {list(X.columns[X.columns.duplicated()])}")
-    by_name = all(isinstance(name, str) for name in X.columns)
-    of_numbers: list[Any] = []
-    of_levels: list[Any] = []
-    for position, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True)):
-        key = name if by_name else position
-        if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):  # booleans count
-            of_numbers.append(key)
-        elif isinstance(dtype, pd.CategoricalDtype | pd.StringDtype) or pd.api.types.is_object_dtype(dtype):
-            of_levels.append(key)
-        else:
-            raise TypeError(
-                f"column {name!r} holds {dtype}; make numbers of it (a date: its year, month, or days since another), "
-                "or text if its values are categories"
-            )
-    return of_numbers, of_levels
+    if not table.columns.is_unique:
+        twice = list(table.columns[table.columns.duplicated()])
+        raise ValueError(f"column names must be distinct, got more than one {twice}")
+    by_name = all(isinstance(name, str) for name in table.columns)
+    keys = list(table.columns) if by_name else list(range(shape[1]))
+    numeric = numeric_columns(table)
+    return [keys[i] for i in numeric], [keys[i] for i in range(shape[1]) if i not in numeric]
 
 
-def _to_float(table: Any) -> NDArray[np.float64]:
-    if isinstance(table, pd.DataFrame):  # column by column: booleans and pandas' own integers have no common type
+def as_frame(X: Any) -> Any:
+    """Return a DataFrame of polars or a table of pyarrow as one of pandas, and anything else as it is."""
+    if hasattr(X, "get_columns"):  # polars
+        return pd.DataFrame({column.name: column.to_numpy() for column in X.get_columns()})
+    return X.to_pandas() if hasattr(X, "column_names") else X  # pyarrow
+
+
+def numeric_columns(table: pd.DataFrame) -> list[int]:
+    """Return the positions of the columns that hold numbers or booleans, in whatever type; the others hold levels.
+
+    Raises:
+        TypeError: a column holds dates, times or complex numbers.
+    """
+    return [index for index, (name, column) in enumerate(table.items()) if _is_numeric(name, column)]
+
+
+def _is_numeric(name: Any, column: pd.Series[Any]) -> bool:
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype | pd.StringDtype):
+        return False
+    kind = getattr(dtype, "kind", "O")  # pandas' own types have one too
+    if kind not in "mMc" and (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)):
+        return True
+    values = column.astype(object).dropna()
+    inferred = pd.api.types.infer_dtype(values)
+    if kind in "mMc" or inferred in _NO_INPUT:
+        held = inferred if str(dtype) == "object" else dtype
+        raise TypeError(
+            f"column {name!r} holds {held}; make numbers of it (a date: its year, month, or days since another), "
+            "or text if its values are categories"
+        )
+    return len(values) > 0 and all(isinstance(value, numbers.Number | np.bool_) for value in values)
+
+
+def to_numbers(table: Any) -> NDArray[np.float64]:
+    """Return a table's numbers, (n, n_columns), with NaN for whatever it has for a missing one.
+
+    Raises:
+        TypeError: a column holds dates, times, complex numbers or other objects.
+        ValueError: a column holds text that is no number.
+    """
+    table = as_frame(table)
+    if isinstance(table, pd.DataFrame):
+        numeric_columns(table)  # dates would become nanoseconds
         columns = [column.to_numpy(dtype=np.float64, na_value=np.nan) for _, column in table.items()]
-        return np.column_stack(columns)
-    return np.asarray(table, dtype=np.float64)
+        return np.column_stack(columns) if columns else np.empty(table.shape)
+    array = np.asarray(table)
+    if array.dtype == object:
+        array = np.where(pd.isna(array), np.nan, array)
+    return array.astype(np.float64)
 
 
-def _to_levels(table: Any) -> NDArray[np.object_]:
-    """Return the levels as text."""
+def to_levels(table: Any) -> NDArray[np.object_]:
+    """Return a table's levels as text, (n, n_columns), with "(missing)" for whatever it has for a missing one.
+
+    Raises:
+        TypeError: a column holds dates, times, complex numbers or values that cannot be told apart, as lists.
+    """
+    table = as_frame(table)
+    table = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
+    numeric_columns(table)  # of dates nothing was learned
     result = np.empty(table.shape, dtype=object)
-    for position, (name, column) in enumerate(pd.DataFrame(table).items()):
+    for position, (name, column) in enumerate(table.items()):
         try:
             codes, uniques = pd.factorize(column)
-        except TypeError as error:
+        except (TypeError, NotImplementedError) as error:
             raise TypeError(f"column {name!r} holds values that are no categories: {error}") from error
         # A word for missing, since None and NaN do not survive every table between here and the encoder.
         levels = np.array([*map(_as_text, uniques), _MISSING], dtype=object)

@@ -1,26 +1,14 @@
-"""What the tabular networks share: activations by name, and parameters drawn like ``nn.Linear``'s from a generator."""
+"""Parameters drawn like ``nn.Linear``'s, from a generator."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from course_utils._validation import check_one_of
-from course_utils.models import ACTIVATIONS
-
-__all__ = ["activation_maker", "linear", "uniform_parameter"]
-
-
-def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """Return a function that makes a new module of the activation named, or the function given.
-
-    Raises:
-        ValueError: the name is not one of `models.ACTIVATIONS`.
-    """
-    return activation if callable(activation) else ACTIVATIONS[check_one_of(activation, "activation", ACTIVATIONS)]
+__all__ = ["linear", "uniform_parameter"]
 
 
 def uniform_parameter(shape: Sequence[int], fan_in: int, generator: torch.Generator | None) -> nn.Parameter:

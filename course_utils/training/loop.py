@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from course_utils._validation import check_int, check_one_of, check_positive
+from course_utils.monitoring.nonfinite import NonFinite, find_nonfinite
 from course_utils.reproducibility import make_generator
 from course_utils.training.batches import Data, LossFunction, check_data, check_loss, is_classification, iterate_batches
 from course_utils.training.callbacks import BestWeights, Callback, ModelCheckpoint, TrainState, as_callback
 from course_utils.training.checkpoints import check_same_entries, read_checkpoint
 from course_utils.training.history import History
 from course_utils.training.measuring import Meter, device_of, measure, modes_put_back
-from course_utils.training.nonfinite import Culprit, NonFiniteLossError, find_nonfinite, find_nonfinite_parameter
+from course_utils.training.nonfinite import NonFiniteLossError
 
 __all__ = ["fit"]
 
@@ -35,6 +37,7 @@ def fit(
     *,
     loss_fn: LossFunction,
     optimizer: torch.optim.Optimizer,
+    sample_weight: Tensor | None = None,
     val: Data | None = None,
     max_epochs: int,
     batch_size: int = 64,
@@ -70,6 +73,8 @@ def fit(
         train: tensors ``(inputs, targets)`` of shapes ``(n, ...)`` each, or a DataLoader of such pairs.
         loss_fn: of ``(outputs, targets)``; returns the batch's mean as a scalar.
         optimizer: over the model's parameters.
+        sample_weight: (n,), at least 0 and not all 0, of training data that are tensors; only their ratios count.
+            ``loss_fn`` then returns one loss a sample, ``(batch,)``, as torch's losses do with ``reduction="none"``.
         val: validation data, like ``train``.
         max_epochs: at which to end, at least 1; after a resume those before it count too.
         batch_size: samples an optimizer step, at least 1; a DataLoader has its own.
@@ -110,6 +115,8 @@ def fit(
         raise ValueError("schedule was built for another optimizer than the one given")
     _check_optimizer(optimizer, model)
     check_data(train, "train", model, batch_size=batch_size)
+    if sample_weight is not None and (isinstance(train, DataLoader) or sample_weight.shape != train[1].shape[:1]):
+        raise ValueError(f"sample_weight must hold a weight for each of train's rows, got {tuple(sample_weight.shape)}")
     if val is not None:
         check_data(val, "val", model)
     if device is not None:
@@ -128,6 +135,7 @@ def fit(
         clip_norm=clip_norm,
         schedule=schedule,
         eval_train=eval_train,
+        sample_weight=sample_weight,
         order=None if seed is None else make_generator(seed),
     )
     with _own_random_stream(seed, run.device), modes_put_back(model), _learning_rates_put_back(run):
@@ -158,6 +166,7 @@ class _Run:
     clip_norm: float | None
     schedule: Schedule | None
     eval_train: bool
+    sample_weight: Tensor | None
     order: torch.Generator | None
 
     def __post_init__(self) -> None:
@@ -218,23 +227,32 @@ class _Run:
         """Go through the training data once, and return the running means."""
         state, meter, step = self.state, Meter(), 0
         self.model.train()
-        batches = iterate_batches(
-            self.train_data, self.batch_size, self.device, shuffle=self.shuffle, generator=self.order
-        )
+        data, weights = self.train_data, self.sample_weight
+        if weights is not None:
+            weights = weights / weights.mean()
+            inputs, all_targets = data
+            data = inputs, torch.arange(len(inputs))  # so that weights find their rows
+        batches = iterate_batches(data, self.batch_size, self.device, shuffle=self.shuffle, generator=self.order)
         for step, (inputs, targets) in enumerate(batches, start=1):
+            of_batch = None
+            if weights is not None:
+                rows = targets.cpu()
+                targets, of_batch = all_targets[rows].to(self.device), weights[rows].to(self.device)
             if callable(self.schedule):
                 self.set_learning_rates(self.schedule(state.step))
             self.optimizer.zero_grad()
             outputs = self.model(inputs)
             if not self.first_step_checked:
                 self.check_first_step(outputs, targets)
-            loss = _scalar(self.loss_fn(outputs, targets))
+            losses = self.loss_fn(outputs, targets)
+            loss = _scalar(losses if of_batch is None else (losses * of_batch).mean())
             penalty = None if self.penalty is None else self.penalty(self.model)
             # Reading the value makes a GPU's step wait; in return a bad loss is caught before it spoils the weights.
             state.loss, penalty_value = loss.item(), 0.0 if penalty is None else penalty.item()
             state.history.step_loss.append(state.loss)
             if not math.isfinite(state.loss + penalty_value):
-                raise self.failure(step, _what_happened(state.loss, penalty_value), find_nonfinite(self.model, inputs))
+                culprit = find_nonfinite(self.model, inputs) or NonFinite("loss", "loss")
+                raise self.failure(step, _what_happened(state.loss, penalty_value), culprit)
             (loss if penalty is None else loss + penalty).backward()
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
@@ -269,11 +287,11 @@ class _Run:
 
     def check_weights(self, step: int) -> None:
         """Raise if the epoch's last step spoiled the weights: no loss follows in which that would show."""
-        culprit = find_nonfinite_parameter(self.model)
+        culprit = find_nonfinite(self.model)
         if culprit is not None:
             raise self.failure(step, "The update made the weights non-finite", culprit)
 
-    def failure(self, step: int, happened: str, culprit: Culprit) -> NonFiniteLossError:
+    def failure(self, step: int, happened: str, culprit: NonFinite) -> NonFiniteLossError:
         """Put the best weights back, and return the error to raise."""
         state, where = self.state, f"at epoch {self.state.epoch}, step {step}"
         state.history.stopped_by = f"non-finite loss {where} ({culprit.what})"

@@ -460,7 +460,7 @@ claim("Points between where all agree and elsewhere", 100 * (agree - disagree), 
 
 # %%
 train, test = np.split(np.random.default_rng(0).permutation(len(y)), [300])
-network = MLPRegressor(architecture="mlp", hidden_features=(64,), max_epochs=15)
+network = MLPRegressor(hidden_features=(64,), max_epochs=15)
 ensemble = DeepEnsemble(network, n_members=4, random_state=0).fit(x[train], y[train])
 each = np.array([member.predict(x[test]) for member in ensemble.estimators_])
 together, apart = np.mean((ensemble.predict(x[test]) - y[test]) ** 2), np.mean((each - y[test]) ** 2)
@@ -564,7 +564,10 @@ claim("25 trials: gap of TPE / of random search", gaps["TPE"][-1] / gaps["random
 
 
 # %%
-from course_utils.search import Float, Int, figures, importances, tune
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import create_trial
+
+from course_utils.search import plot_study, tune
 
 
 def shares(table):
@@ -575,8 +578,13 @@ def shares(table):
 best = table.mean(axis=0).argmax()
 rows = {"whole table": shares(table), "four columns at the best": shares(table[:, best - 2 : best + 2])}
 points = np.random.default_rng(0).uniform([0, -4], [0.6, np.log10(3)], size=(100, 2))
-space = {"dropout": Float(0, 0.6), "lr": Float(1e-4, 3, log=True)}
-rows["fANOVA, 100 trials"] = importances({"dropout": points[:, 0], "lr": 10 ** points[:, 1]}, surface(points), space)
+space = {"dropout": FloatDistribution(0, 0.6), "lr": FloatDistribution(-4, np.log10(3))}  # the rate by its exponent
+random_trials = optuna.create_study(direction="maximize")
+for point, score in zip(points, surface(points), strict=True):
+    params = {"dropout": point[0], "lr": point[1]}
+    random_trials.add_trial(create_trial(params=params, distributions=space, value=score))
+fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+rows["fANOVA, 100 trials"] = fanova.evaluate(random_trials)
 print(pd.DataFrame(rows).T.round(2).to_string())
 whole, near, forest = (row["lr"] for row in rows.values())
 claim("Share of the learning rate: forest's minus exact", abs(forest - whole), "<", 0.1, source="this lesson")
@@ -591,17 +599,24 @@ claim("Share of the learning rate: whole box minus near the best", whole - near,
 # are our twenty candidates of section 1. **Predict.** Which axis will separate good from bad?
 
 # %%
-limits = {"lr": Float(10**-3.5, 10**-2.2, log=True), "width": Int(32, 128, log=True)}
-limits |= {"dropout": Float(0, 0.5), "weight_decay": Float(1e-5, 0.1, log=True)}
-fig = figures.plot_parallel(settings.to_dict("list"), right.mean(axis=1), limits, scoring="accuracy")
-show(fig, alt="Parallel coordinates of twenty networks over four axes; the best fifth are coloured, the rest grey.")
+limits = {
+    "lr": FloatDistribution(10**-3.5, 10**-2.2, log=True),
+    "width": IntDistribution(32, 128, log=True),
+    "dropout": FloatDistribution(0, 0.5),
+    "weight_decay": FloatDistribution(1e-5, 0.1, log=True),
+}
+twenty = optuna.create_study(direction="maximize")
+for params, accuracy in zip(settings.to_dict("records"), right.mean(axis=1), strict=True):
+    twenty.add_trial(create_trial(params=params, distributions=limits, value=accuracy))
+axes = plot_study(twenty, "parallel_coordinate", target_name="accuracy")
+show(axes.figure, alt="Parallel coordinates of twenty networks over four axes; the darker a line, the more accurate.")
 print(
     "rank correlation with accuracy:",
     settings.corrwith(pd.Series(right.mean(axis=1)), method="spearman").round(2).to_dict(),
 )
 
 # %% [markdown]
-# **Read the figure.** Follow the coloured lines: where they bundle, the hyperparameter matters; where they fan out,
+# **Read the figure.** Follow the dark lines, the accurate networks: where they bundle, the hyperparameter matters; where they fan out,
 # any value will do. Then distrust your eyes. A rank correlation over twenty trials has a standard error of 0.23, so
 # anything below 0.45 can be luck, with four axes to look at even more; and all these rates were drawn from a range
 # that works.
@@ -614,8 +629,8 @@ print(
 # trials, interrupted, then resumed to 30: how many does the second call run?
 
 # %%
-svr, gammas = make_pipeline(StandardScaler(), SVR()), Float(1e-3, 1, log=True)
-space = {"svr__C": Float(1, 1000, log=True), "svr__gamma": gammas}
+svr = make_pipeline(StandardScaler(), SVR())
+space = {"svr__C": FloatDistribution(1, 1000, log=True), "svr__gamma": FloatDistribution(1e-3, 1, log=True)}
 how = {"space": space, "cv": 5, "scoring": "neg_root_mean_squared_error", "progress": False}
 with tempfile.TemporaryDirectory() as folder:
     first, found = (tune(svr, x[train], y[train], n_trials=n, storage=f"{folder}/a.log", **how) for n in (15, 30))

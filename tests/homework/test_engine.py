@@ -8,32 +8,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from course_utils.homework import Progress, Verdict, WrongAnswerError, progress, require
+from course_utils.homework.engine.checks import (
+    AnswerCheck,
+    FunctionCheck,
+    PropertyCheck,
+    Right,
+    Wrong,
+    ask,
+    exercises_of,
+    first_fault,
+)
 from course_utils.homework.engine.compare import brief, difference
-from course_utils.homework.engine.judge import Mistake, judge, judge_answer, judge_conditions
-from course_utils.homework.engine.proving import Proof, complaints
 from course_utils.homework.engine.verdict import VERDICT_TYPE
 
-CASES = [(np.random.default_rng(seed).normal(size=(5, 3)),) for seed in range(3)]
-MISTAKES = [
-    Mistake("you divided by n − 1: the batch variance divides by n", lambda x: x.var(axis=0, ddof=1)),
-    Mistake("you averaged over the features", lambda x: x.var(axis=1)),
-]
+
+def batches(seed: int) -> list[tuple[Any]]:
+    rng = np.random.default_rng(seed)
+    return [(rng.normal(size=(5, 3)),) for _ in range(3)]
 
 
-def check_variance(function: Any) -> Verdict:
-    return judge(
-        function,
-        exercise="0.1 Variance",
-        reference=lambda x: x.var(axis=0),
-        cases=CASES,
-        mistakes=MISTAKES,
-        right="Right: NumPy's var agrees.",
-        seconds=0.3,
-    )
+check_variance = FunctionCheck(
+    exercise="0.1 Variance",
+    wants="x (batch, features) → the variance of each feature.",
+    reference=lambda x: x.var(axis=0),
+    cases=batches,
+    right="Right: NumPy's var agrees.",
+    seconds=0.3,
+    mistakes={
+        "you divided by n − 1: the batch variance divides by n": lambda x: x.var(axis=0, ddof=1),
+        "you averaged over the features": lambda x: x.var(axis=1),
+    },
+)
 
 
 def endless(x: Any) -> Any:
@@ -90,7 +100,7 @@ WRONG = [
     (lambda x: x.var(axis=0) + 0.5, "every value is off by +0.5"),
     (lambda x: x.var(axis=0) + np.array([0, 1, 0]), "1 of 3 values differ, by up to 1"),
     (lambda x: None, "is the `return` missing?"),
-    (lambda x: torch.tensor(x).var(0, correction=0), "a torch tensor; a NumPy array is expected"),
+    (lambda x: torch.tensor(x).float().var(0, correction=0), "dtype is float32; float64 is expected"),
     (lambda x: x.var(axis=0, keepdims=True), "axes of length 1"),
     (lambda x: x.var(), "An axis was lost"),
     (lambda x: x.var(axis=0) * np.nan, "3 of 3 values are NaN"),
@@ -102,20 +112,29 @@ WRONG = [
 ]
 
 
-def test_a_check_accepts_two_styles_and_names_each_fault() -> None:
-    assert complaints(check_variance, Proof([lambda x: x.var(axis=0), by_hand], WRONG)) == []
+@pytest.mark.parametrize(("answer", "words"), WRONG)
+def test_a_fault_is_named(answer: Any, words: str) -> None:
+    verdict = check_variance(answer)
+
+    assert verdict.status == "wrong"
+    assert words in verdict.message
 
 
-def test_a_proof_complains_about_a_check_that_accepts_all_or_refuses_all() -> None:
-    def lenient(_: Any) -> Verdict:
-        return Verdict("0.2", "right", "well done")
-
-    def strict(_: Any) -> Verdict:
-        return Verdict("0.2", "wrong", "no")
-
-    assert len(complaints(lenient, Proof([1, 2], [(0, "no")] * 8))) == 9  # and a stub is right
-    assert len(complaints(strict, Proof([1, 2], [(0, "no")] * 8))) == 3
-    assert len(complaints(strict, Proof([1], [(0, "yes")]))) == 4
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: x.var(axis=0),
+        by_hand,
+        lambda x: x.var(axis=0).tolist(),
+        lambda x: [np.var(column) for column in x.T],
+        lambda x: [torch.tensor(column, requires_grad=True).var(correction=0) for column in x.T],
+        lambda x: torch.tensor(x).var(dim=0, correction=0),
+        lambda x: pd.DataFrame(x).var(ddof=0),
+    ],
+)
+def test_the_container_does_not_matter(answer: Any) -> None:
+    assert check_variance(answer)
+    assert check_variance(answer, seed=7)
 
 
 def test_a_stub_is_not_attempted() -> None:
@@ -152,8 +171,8 @@ def test_prints_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
             print(i)
         return x.var(axis=0)
 
-    assert judge(chatty, exercise="e", reference=by_hand, cases=CASES[:2], right="yes")
-    assert len(capsys.readouterr().out) < 1500
+    assert check_variance(chatty)
+    assert len(capsys.readouterr().out) < 1000
 
 
 def test_timer_and_input_are_as_before() -> None:
@@ -254,6 +273,11 @@ def test_progress_counts_the_latest_verdicts() -> None:
         (1.0, True, "it returns a bool"),
         (1.0, np.ones(2), "ndarray of shape (2,); one number"),
         (True, 1, "the value is wrong"),
+        ((1.0, np.ones(2)), np.ones(2), "2 values are expected"),
+        (np.ones(2), [[1.0], [1.0, 2.0]], "it returns a list; a NumPy array is expected"),
+        (np.ones(2), {"a": 1.0}, "it returns a dict"),
+        (np.ones(2), np.ones(2, dtype=bool), "dtype is bool"),
+        (np.ones(2), torch.ones(2, dtype=torch.bfloat16), "dtype is float32"),
         ("a", "b", "the value is wrong"),
         (torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(2, 3).T, "transpose of the right answer"),
         (torch.ones(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), "some values differ"),
@@ -274,6 +298,15 @@ def test_difference_in_words(expected: Any, got: Any, words: str) -> None:
         (torch.ones(2), torch.ones(2, requires_grad=True)),
         (np.array(1.0), np.float64(1.0)),
         (True, np.bool_(True)),
+        (True, torch.tensor(True)),
+        ((1.0, 2.0), np.array([1.0, 2.0])),
+        ((1.0, 2.0), pd.Series([1.0, 2.0])),
+        (np.ones(2), [1, 1]),
+        (np.ones((2, 2)), ((1.0, 1.0), torch.ones(2))),
+        (np.ones(2), pd.Series([1, 1], index=[5, 7], dtype="Int64")),
+        (np.arange(3), np.arange(3, dtype=np.int32)),
+        (np.arange(3), np.arange(3.0)),
+        (np.array(["a", "b"]), ["a", "b"]),
         (np.array([np.nan]), np.array([np.nan])),
         ("a", "a"),
     ],
@@ -288,25 +321,85 @@ def test_long_values_are_brief() -> None:
     assert len(brief("x" * 500)) < 130
 
 
-def answer(value: Any, **rest: Any) -> Verdict:
-    return judge_answer(value, exercise="e", expected=16, right="yes", mistakes=[(256, "variances add up")], **rest)
+def test_a_tensor_is_no_array_where_the_type_is_asked_for() -> None:
+    found = difference(np.ones(2), torch.ones(2).double(), rtol=0, atol=0, exact_type=True)
+
+    assert found is not None
+    assert found.message == "it returns a torch tensor; a NumPy array is expected"
+
+
+check_sixteen = AnswerCheck(
+    exercise="0.2 Sixteen",
+    wants="A number.",
+    expected=lambda: 16,
+    right="yes",
+    mistakes={"variances add up": 256, "256 times a thousandth": 255.9},
+)
+check_letter = AnswerCheck(exercise="0.3 Letter", wants="A letter.", expected="b", choices=("a", "b"), right="yes")
 
 
 def test_answers() -> None:
-    assert answer(16)
-    assert answer(16.1)
-    assert answer(...).status == answer(None).status == "todo"
-    assert answer(256).message == "variances add up"
-    assert answer(3).message == "this is not it"
-    assert "16" not in str(answer(3))
-    assert answer("16").message == "the answer is a str; one number is expected"
-    assert answer(4, choices=(1, 16)).message == "the answer is one of 1, 16"
-    assert judge_answer(" B", exercise="e", expected="b", choices=("a", "b"), right="yes")
+    assert check_sixteen(16)
+    assert check_sixteen(16.1)
+    assert check_sixteen(...).status == check_sixteen(None).status == "todo"
+    assert check_sixteen(256).message == "variances add up"
+    assert check_sixteen(255.9).message == "256 times a thousandth"
+    assert check_sixteen(3).message == "this is not it"
+    assert "16" not in str(check_sixteen(3)).replace("0.2 Sixteen", "")
+    assert check_sixteen("16").message == "the answer is a str; one number is expected"
+    assert check_letter(" B")
+    assert check_letter("c").message == "the answer is one of 'a', 'b'"
 
 
-def test_conditions_name_the_first_that_fails() -> None:
-    assert judge_conditions("e", [(True, "a")], right="yes")
-    assert judge_conditions("e", [(True, "a"), (False, "b"), (False, "c")], right="yes").message == "b"
+def examine(function: Any, seed: int) -> Right | Wrong:
+    values = [ask(function, np.arange(n)) for n in (2, 3)]
+    return first_fault([(values[0] > 0, "not positive"), (values[1] > 9, "not large")]) or Right(f"{values[1]}")
+
+
+check_large = PropertyCheck(exercise="0.4 Large", wants="A function.", examine=examine)
+check_small = PropertyCheck(
+    exercise="0.5 Small",
+    wants="A number.",
+    takes="number",
+    examine=lambda value, seed: Right("yes") if value < seed + 1 else Wrong("too large"),
+)
+
+
+def test_properties_name_the_first_that_fails() -> None:
+    assert check_large(lambda x: 10).message == "10"
+    assert check_large(lambda x: 0).message == "not positive"
+    assert check_large(lambda x: 1).message == "not large"
+    assert check_large(lambda x: 1 / 0).message.startswith("it raises ZeroDivisionError")
+    assert "changes its input" in check_large(lambda x: x.fill(1) or 10).message
+    assert "without calling it" in check_large(10).message
+    assert check_small(torch.tensor(0.5))
+    assert check_small(5, seed=7)
+    assert (check_small(1.5).message, check_small(1.5).got) == ("too large", "1.5")
+    assert check_small("1").message == "the answer is a str; one number is expected"
+    assert check_small(None).status == check_small(...).status == check_large(...).status == "todo"
+
+
+def test_a_function_that_agrees_may_be_asked_for_more() -> None:
+    fussy = FunctionCheck(
+        exercise="0.6",
+        wants="",
+        reference=lambda x: x.var(axis=0),
+        cases=batches,
+        right="yes",
+        further=lambda function, seed: None if function.__name__ == "by_hand" else Wrong("by hand, please"),
+    )
+
+    assert fussy(by_hand)
+    assert fussy(lambda x: x.var(axis=0)).message == "by hand, please"
+
+
+def test_a_module_lists_its_exercises_and_a_check_says_what_it_wants() -> None:
+    assert exercises_of({"x": 1, "check_b": check_sixteen, "check_a": check_variance}) == (
+        "0.2 Sixteen",
+        "0.1 Variance",
+    )
+    assert check_variance.__doc__ == "0.1 Variance. x (batch, features) → the variance of each feature."
+    assert repr(check_variance) == "<check of 0.1 Variance>"
 
 
 def test_engine_leaves_the_global_random_streams_alone() -> None:

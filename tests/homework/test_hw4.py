@@ -147,13 +147,6 @@ ADAM_PROOF = Proof(
             ),
             "`theta` in place",
         ),
-        (
-            twisted_adam(
-                "return theta - lr * m_hat / (v_hat.sqrt() + eps)",
-                "return (theta - lr * m_hat / (v_hat.sqrt() + eps)).numpy()",
-            ),
-            "torch tensor is expected",
-        ),
     ],
 )
 
@@ -456,7 +449,6 @@ RACE_PROOF = Proof(
             "transpose",
         ),
         (twisted_race(("return losses", "return losses.mean(axis=1)")), "An axis was lost"),
-        (twisted_race(("return losses", "return losses.tolist()")), "a list"),
         (twisted_race(("                optimizer.step()\n", "")), "before the training"),
         (swapped_loops("model = make_model(seed)", ""), "goes on where the last one stopped"),
         (swapped_loops("", "batches = make_batches(seed)"), "uses the batches up"),

@@ -195,7 +195,6 @@ PROOFS: dict[Callable[..., Any], Proof] = {
             (lambda *a: sizes(*a).sqrt(), "those are standard deviations"),
             (sizes_without_width, "number of inputs is missing"),
             (sizes_without_memory, "begins with the input's size"),
-            (lambda *a: sizes(*a).tolist(), "a torch tensor is expected"),
             (lambda *a: sizes(*a).float(), "dtype is float32"),
             (lambda *a: sizes(*a)[-1], "shape"),
             (lambda *a: sizes(*a, relu=2), "values differ"),

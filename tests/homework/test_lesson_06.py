@@ -149,7 +149,6 @@ CHOSEN = Proof(
         (lambda x, y, folds, n: choose(x, y, folds, n, sort=lambda columns: columns[::-1]), "sort the column numbers"),
         (lambda *case: choose(*case)[0], "An axis was lost"),
         (lambda *case: choose(*case).T, "transpose"),
-        (lambda *case: choose(*case).tolist(), "a NumPy array is expected"),
         (lambda x, y, folds, n: choose(x, y, folds, n + 1), "the shape is"),
     ],
 )

@@ -66,7 +66,6 @@ SUSPECTS = Proof(
         (by_rank(ranks, np.array), "the target was not"),
         (lambda x, y, limit: pd.DataFrame(x).corrwith(pd.Series(y), method="spearman").to_numpy(), "themselves"),
         (by_rank(ranks, ranks, np.square), "squared"),
-        (lambda *case: by_scipy(*case).tolist(), "a NumPy array is expected"),
         (lambda *case: by_scipy(*case).any(), "shape"),
         (lambda *case: by_scipy(*case).astype(float), "dtype"),
     ],

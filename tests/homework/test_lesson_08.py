@@ -122,7 +122,6 @@ BLEND = Proof(
         (short, "one knot too few"),
         (lambda basis, *_: (basis[:, :-1] + basis[:, 1:]) / 2, "averaged the neighbours"),
         (lambda *case: blend_by_slices(*case).T, "transpose"),
-        (lambda *case: blend_by_slices(*case).numpy(), "a torch tensor is expected"),
         (lambda *case: blend_by_slices(*case).float(), "dtype is float32"),
         (lambda basis, *_: basis, "the shape"),
     ],
@@ -178,7 +177,6 @@ REFINE = Proof(
         (copies, "not copies"),
         (lambda c: refine(c).flip(0), "reversed"),
         (lambda c: refine(c)[:-1], "the shape"),
-        (lambda c: refine(c).tolist(), "a torch tensor is expected"),
     ],
 )
 
@@ -309,7 +307,6 @@ EDGES = Proof(
         (normalized(lambda found: found / found.sum(0, keepdim=True)), "each input's"),
         (normalized(lambda found: found / found.max()), "by the largest"),
         (lambda layer, x: shares(layer, x).T, "transpose"),
-        (lambda layer, x: shares(layer, x).numpy(), "a torch tensor is expected"),
         (lambda layer, x: shares(layer, x).sum(0), "An axis was lost"),
     ],
 )

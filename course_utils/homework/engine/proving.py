@@ -11,7 +11,7 @@ from course_utils.homework.engine.verdict import Verdict
 
 __all__ = ["MIN_RIGHT", "MIN_WRONG", "Proof", "checks_of", "complaints"]
 
-MIN_RIGHT, MIN_WRONG = 2, 8
+MIN_RIGHT, MIN_WRONG = 2, 4
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Proof:
 
     Attributes:
         right: at least two solutions in different style.
-        wrong: at least eight wrong ones, each with words that its message must hold (upper or lower case).
+        wrong: at least four wrong ones, each with words that its message must hold (upper or lower case).
     """
 
     right: Sequence[Any]
