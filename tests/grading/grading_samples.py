@@ -102,6 +102,7 @@ RIGHT = {
     "softmax": "e = np.exp(x - x.max(1, keepdims=True))\nreturn e / e.sum(1, keepdims=True)",
     "variance": "return x.var(axis=0)",
 }
+POINTS = {"relu": 2, "softmax": 3, "variance": 2}
 STUB = "raise NotImplementedError  # your code here"
 NAIVE = "return np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)"
 REPORT = "## Report\n\nThat softmax overflows so early; next I would try float32."
@@ -112,7 +113,7 @@ class Case:
     """A submission and what it must get: points of relu, softmax, variance; words of its row and of a task's fault."""
 
     name: str
-    points: tuple[float, float, float] = (2, 3, 2)
+    points: tuple[float, ...] = (2, 3, 2)
     status: str = "graded"
     note: str = ""
     says: tuple[str, str] = ("", "")  # task, words
@@ -159,14 +160,6 @@ def as_colab(notebook: Any) -> Any:
     return notebook
 
 
-def without_marks_and_ids(notebook: Any) -> Any:
-    for cell in notebook["cells"]:
-        cell["metadata"] = {}
-        cell.pop("id", None)
-    notebook["nbformat_minor"] = 4
-    return notebook
-
-
 def without_marks(notebook: Any) -> Any:
     for cell in notebook["cells"]:
         cell["metadata"] = {}
@@ -176,7 +169,12 @@ def without_marks(notebook: Any) -> Any:
 def without_ids(notebook: Any) -> Any:
     for cell in notebook["cells"]:
         cell.pop("id", None)
+    notebook["nbformat_minor"] = 4
     return notebook
+
+
+def without_marks_and_ids(notebook: Any) -> Any:
+    return without_ids(without_marks(notebook))
 
 
 def without(*grade_ids: str) -> Callable[[Any], Any]:
@@ -264,10 +262,6 @@ def format_3(notebook: Any) -> Any:
     }
 
 
-def faulty(task: str, body: str) -> tuple[tuple[str, str], ...]:
-    return ((task, body),)
-
-
 OWN_CHECKS = """
 import sys
 import types
@@ -284,12 +278,27 @@ while True:
         pass
 """
 CHECKS = ("relu_test", "softmax_test", "variance_test")
+
+
+def fails(name: str, task: str, words: str, body: str = "", **more: Any) -> Case:
+    """A submission in which one task gets nothing, and says why."""
+    points = tuple(0 if other == task else most for other, most in POINTS.items())
+    return Case(name, points, says=(task, words), bodies=((task, body),) if body else (), **more)
+
+
+def unreadable(name: str, note: str, raw: bytes, file: str = f"{NAME}.ipynb") -> Case:
+    return Case(name, (0, 0, 0), "unreadable", note, raw=raw, file=file)
+
+
+OTHER_STYLE = (("relu", "return np.where(x > 0, x, 0.0)"), ("variance", "d = x - x.mean(0)\nreturn (d * d).mean(0)"))
+WRONG_AXIS = "e = np.exp(x - x.max(0))\nreturn e / e.sum(0)"
+PRINTS = "for i in range(100_000):\n    print(i)\nreturn np.maximum(x, 0)"
+MEMORY = "return np.ones((50_000, 50_000))"
+UNSEEN = "on inputs you have not seen"
+LOST = "7 of 7 cells had lost their marks"
 CASES = [
     Case("right_a"),
-    Case(
-        "right_other_style",
-        bodies=(("relu", "return np.where(x > 0, x, 0.0)"), ("variance", "d = x - x.mean(0)\nreturn (d * d).mean(0)")),
-    ),
+    Case("right_other_style", bodies=OTHER_STYLE),
     Case("right_with_report", report=REPORT),
     Case(
         "right_with_new_report_text",
@@ -299,165 +308,102 @@ CASES = [
     ),
     Case(
         "right_helper_cell",
-        bodies=faulty("relu", "return positive(x)"),
+        bodies=(("relu", "return positive(x)"),),
         change=with_cell("relu_solution", "def positive(x):\n    return np.maximum(x, 0)"),
     ),
-    Case("right_with_warnings", bodies=faulty("relu", "import warnings\nwarnings.warn('hm')\nreturn np.maximum(x, 0)")),
+    Case("right_with_warnings", bodies=(("relu", "import warnings\nwarnings.warn('hm')\nreturn np.maximum(x, 0)"),)),
     Case("empty_stub", (0, 0, 0), says=("relu", "not attempted"), bodies=tuple((task, STUB) for task in HEADS)),
     Case("half_done", (2, 0, 0), says=("variance", "not attempted"), bodies=(("softmax", STUB), ("variance", STUB))),
-    Case("wrong_abs", (0, 3, 2), says=("relu", "absolute value"), bodies=faulty("relu", "return abs(x)")),
-    Case(
-        "crash_at_margin",
-        (2, 3, 2),
-        "stopped",
-        "'import os' ended its process",
-        change=with_cell("softmax_solution", "import os\nos._exit(3)"),
-    ),
-    Case("wrong_min", (0, 3, 2), says=("relu", "negative half"), bodies=faulty("relu", "return np.minimum(x, 0)")),
-    Case(
-        "wrong_ddof",
-        (2, 3, 0),
-        says=("variance", "n − 1"),
-        bodies=faulty("variance", "return x.var(axis=0, ddof=min(1, len(x) - 1))"),
-    ),
-    Case(
-        "wrong_axis",
-        (2, 0, 2),
-        says=("softmax", "over the rows"),
-        bodies=faulty("softmax", "e = np.exp(x - x.max(0))\nreturn e / e.sum(0)"),
-    ),
-    Case(
-        "wrong_shape",
-        (2, 3, 0),
-        says=("variance", "keepdim"),
-        bodies=faulty("variance", "return x.var(axis=0, keepdims=True)"),
-    ),
-    Case(
-        "wrong_dtype",
-        (0, 3, 2),
-        says=("relu", "float32"),
-        bodies=faulty("relu", "return np.maximum(x, 0).astype('float32')"),
-    ),
-    Case("no_return", (0, 3, 2), says=("relu", "return"), bodies=faulty("relu", "np.maximum(x, 0)")),
-    Case("in_place", (0, 3, 2), says=("relu", "in place"), bodies=faulty("relu", "x[x < 0] = 0\nreturn x")),
-    Case(
-        "hidden_overflow", (2, 0, 2), says=("softmax", "on inputs you have not seen"), bodies=faulty("softmax", NAIVE)
-    ),
-    Case(
-        "hidden_overflow_again",
-        (2, 0, 2),
-        says=("softmax", "on inputs you have not seen"),
-        bodies=faulty("softmax", NAIVE + "  # fine"),
-    ),
-    Case("raises", (0, 3, 2), says=("relu", "NameError"), bodies=faulty("relu", "return torch.relu(x)")),
-    Case(
-        "syntax_error",
-        (0, 3, 2),
-        says=("relu", "fails with SyntaxError"),
-        bodies=faulty("relu", "return np.maximum(x, 0"),
-    ),
-    Case(
-        "loop_in_function", (2, 0, 2), says=("softmax", "never ends"), bodies=faulty("softmax", "while True:\n    pass")
-    ),
-    Case(
-        "exit_in_function",
-        (0, 3, 2),
-        says=("relu", "ends the program"),
-        bodies=faulty("relu", "import sys\nsys.exit()"),
-    ),
-    Case("input_in_function", (0, 3, 2), says=("relu", "input()"), bodies=faulty("relu", "return input('x? ')")),
-    Case(
-        "prints_in_function", bodies=faulty("relu", "for i in range(100_000):\n    print(i)\nreturn np.maximum(x, 0)")
-    ),
-    Case("colab", change=as_colab, note="7 of 7 cells had lost their marks"),
-    Case(
-        "colab_wrong",
-        (0, 3, 2),
-        says=("relu", "absolute value"),
-        bodies=faulty("relu", "return abs(x)"),
-        change=as_colab,
-        note="lost their marks",
-    ),
-    Case("no_marks_no_ids", change=without_marks_and_ids, note="7 of 7 cells had lost their marks"),
+    # wrong answers, and functions that misbehave
+    fails("wrong_abs", "relu", "absolute value", "return abs(x)"),
+    fails("wrong_min", "relu", "negative half", "return np.minimum(x, 0)"),
+    fails("wrong_dtype", "relu", "float32", "return np.maximum(x, 0).astype('float32')"),
+    fails("no_return", "relu", "return", "np.maximum(x, 0)"),
+    fails("in_place", "relu", "in place", "x[x < 0] = 0\nreturn x"),
+    fails("raises", "relu", "NameError", "return torch.relu(x)"),
+    fails("syntax_error", "relu", "fails with SyntaxError", "return np.maximum(x, 0"),
+    fails("exit_in_function", "relu", "ends the program", "import sys\nsys.exit()"),
+    fails("input_in_function", "relu", "input()", "return input('x? ')"),
+    fails("reads_hidden", "relu", "shape", "print(get_ipython().user_ns['In'][-1])\nreturn x[0]"),
+    fails("wrong_axis", "softmax", "over the rows", WRONG_AXIS),
+    fails("hidden_overflow", "softmax", UNSEEN, NAIVE),
+    fails("hidden_overflow_again", "softmax", UNSEEN, NAIVE + "  # fine"),
+    fails("loop_in_function", "softmax", "never ends", "while True:\n    pass"),
+    fails("wrong_ddof", "variance", "n − 1", "return x.var(axis=0, ddof=min(1, len(x) - 1))"),
+    fails("wrong_shape", "variance", "keepdim", "return x.var(axis=0, keepdims=True)"),
+    fails("memory", "variance", "MemoryError", MEMORY),
+    Case("prints_in_function", bodies=(("relu", PRINTS),)),
+    # what editors and students do to cells
+    Case("colab", change=as_colab, note=LOST),
+    fails("colab_wrong", "relu", "absolute value", "return abs(x)", change=as_colab, note="lost their marks"),
+    Case("no_marks_no_ids", change=without_marks_and_ids, note=LOST),
     Case("no_ids", change=without_ids),
     Case("format_3", change=format_3, note="lost their marks"),
     Case("check_deleted", change=without("softmax_test"), note="missing and restored: softmax_test"),
-    Case(
+    fails(
         "checks_deleted_wrong",
-        (2, 0, 2),
-        says=("softmax", "on inputs"),
-        bodies=faulty("softmax", NAIVE),
+        "softmax",
+        "on inputs",
+        NAIVE,
         change=without(*CHECKS),
         note=f"missing and restored: {', '.join(CHECKS)}",
     ),
-    Case(
+    fails(
         "solution_deleted",
-        (0, 3, 2),
-        says=("relu", "not attempted"),
+        "relu",
+        "not attempted",
         change=without("relu_solution"),
         note="missing and restored: relu_solution",
     ),
     Case("shuffled", change=shuffled, note="another order"),
     Case("retyped", change=retyped, note="missing and restored"),
     Case("copied_check", change=copied_check),
-    Case(
+    fails(
         "tampered_check",
-        (0, 3, 2),
-        says=("relu", "absolute value"),
-        bodies=faulty("relu", "return abs(x)"),
+        "relu",
+        "absolute value",
+        "return abs(x)",
         change=written("relu_test", "pass"),
         note="changed and restored: relu_test",
     ),
-    Case(
-        "tampered_points",
-        (2, 0, 2),
-        says=("softmax", "over the rows"),
-        bodies=faulty("softmax", "e = np.exp(x - x.max(0))\nreturn e / e.sum(0)"),
-        change=unmarked_points,
-    ),
-    Case(
+    fails("tampered_points", "softmax", "over the rows", WRONG_AXIS, change=unmarked_points),
+    fails(
         "own_require",
-        (0, 3, 2),
-        says=("relu", "absolute value"),
-        bodies=faulty("relu", "return abs(x)\n\nrequire = print"),
+        "relu",
+        "absolute value",
+        "return abs(x)\n\nrequire = print",
         change=with_cell("relu_test", OWN_CHECKS),
     ),
+    # cells that never end, or end their process
     Case(
-        "reads_hidden",
-        (0, 3, 2),
-        says=("relu", "shape"),
-        bodies=faulty("relu", "print(get_ipython().user_ns['In'][-1])\nreturn x[0]"),
+        "crash_at_margin",
+        status="stopped",
+        note="'import os' ended its process",
+        change=with_cell("softmax_solution", "import os\nos._exit(3)"),
     ),
     Case(
         "loop_at_margin",
-        (2, 3, 2),
-        "stopped",
-        "relu_solution was still running",
+        status="stopped",
+        note="relu_solution was still running",
         change=appended("relu_solution", "\nwhile True:\n    pass"),
     ),
-    Case(
+    fails(
         "stubborn_loop",
-        (2, 3, 0),
-        "stopped",
-        "still running",
-        says=("variance", "the cell variance_solution was still running"),
+        "variance",
+        "the cell variance_solution was still running",
+        status="stopped",
+        note="still running",
         change=appended("variance_solution", STUBBORN),
     ),
-    Case(
+    fails(
         "kernel_killed",
-        (2, 0, 2),
-        "stopped",
-        "softmax_test ended its process",
-        says=("softmax", "ended its process"),
-        bodies=faulty("softmax", "import os\nos._exit(1)"),
+        "softmax",
+        "ended its process",
+        "import os\nos._exit(1)",
+        status="stopped",
+        note="softmax_test ended its process",
     ),
-    Case("exit_at_margin", (2, 3, 2), change=with_cell("softmax_solution", "import sys\nsys.exit(1)")),
-    Case(
-        "memory",
-        (2, 3, 0),
-        says=("variance", "MemoryError"),
-        bodies=faulty("variance", "return np.ones((50_000, 50_000))"),
-    ),
+    Case("exit_at_margin", change=with_cell("softmax_solution", "import sys\nsys.exit(1)")),
     Case(
         "input_and_prints_at_margin",
         change=one_cell_each(
@@ -465,17 +411,11 @@ CASES = [
             with_cell("softmax_solution", "for i in range(200_000):\n    print(i)"),
         ),
     ),
-    Case("broken_json", (0, 0, 0), "unreadable", "no valid JSON", raw=b'{"cells": [{"cell_type": "code", '),
-    Case("empty_file", (0, 0, 0), "unreadable", "the file is empty", raw=b""),
+    # what is handed in
+    unreadable("broken_json", "no valid JSON", b'{"cells": [{"cell_type": "code", '),
+    unreadable("empty_file", "the file is empty", b""),
+    unreadable("nothing_handed_in", "no notebook was handed in; there are only: notes.txt", b"sorry", "notes.txt"),
     Case("other_name", note="the file was called my homework.ipynb", file="my homework.ipynb"),
-    Case(
-        "nothing_handed_in",
-        (0, 0, 0),
-        "unreadable",
-        "no notebook was handed in; there are only: notes.txt",
-        file="notes.txt",
-        raw=b"sorry",
-    ),
 ]
 
 

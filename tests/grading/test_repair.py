@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grading_samples as samples
 import pytest
-from nbformat import from_dict
+from nbformat import from_dict, validate
 
 from course_utils.authoring.build import prepare
 from course_utils.grading.execution import Limits, trusted_names
@@ -24,6 +25,7 @@ from course_utils.grading.repair import (
     read_submission,
     repair,
     template,
+    unpack,
     write_notebook,
 )
 
@@ -161,6 +163,58 @@ def test_a_copied_check_counts_once() -> None:
     assert len(marks) == len(set(marks)) == 7
 
 
+PNG, GIF = {"image/png": "aaaa"}, {"image/gif": "bbbb"}
+
+
+def pasted(text: str, attachments: Any, cell: str = "report") -> Callable[[Any], Any]:
+    def change(notebook: Any) -> Any:
+        notebook["cells"][samples.place(notebook, cell)] |= {"source": text, "attachments": attachments}
+        return notebook
+
+    return change
+
+
+@pytest.mark.parametrize("lose", [lambda notebook: notebook, samples.as_colab], ids=["kept", "colab"])
+def test_pasted_pictures_stay_with_their_texts(lose: Callable[[Any], Any]) -> None:
+    text = "![a](attachment:a.png) ![b](attachment:b%20b.gif)"
+    pictures = {"a.png": PNG, "b b.gif": GIF}
+    own = {"cell_type": "markdown", "id": "own", "metadata": {}, "source": text, "attachments": pictures}
+
+    def change(notebook: Any) -> Any:
+        notebook["cells"].insert(1, own)
+        return lose(pasted(text, pictures)(notebook))
+
+    made = repaired(change)
+    found = [cell.attachments for cell in made.notebook.cells if "attachments" in cell]
+    assert found == [{"a.png": PNG, "b b.gif": GIF, "b%20b.gif": GIF}] * 2  # nbconvert looks for the name as it stands
+    assert not [note for note in made.notes if "picture" in note]
+
+
+@pytest.mark.parametrize(
+    ("text", "attachments", "missing"),
+    [
+        ("![a](attachment:a.png)", {}, "a.png"),
+        ("![a][a]\n\n[a]: attachment:a.png", {"a.png": {}}, "a.png"),
+        ("![a](attachment:a%20b.png)", {"a b.png": 3, "c.png": PNG}, "a b.png"),
+        ("`![a](attachment:a.png)`", [], ""),
+        ("![a](attachment:a.png)", {"a.png": {"image/png": ["aa", "aa"]}}, ""),
+    ],
+)
+def test_a_picture_that_is_not_there_does_not_cost_the_page(
+    tmp_path: Path, text: str, attachments: Any, missing: str
+) -> None:
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(pasted(text, attachments)(copy.deepcopy(SOLVED))), encoding="utf-8")
+    made = repair(read_submission(path), RELEASED, FULL)
+    cell = made.notebook.cells[-1]
+    assert cell.source == text
+    assert made.notes == ([f"pictures that are not in the file: {missing}"] if missing else [])
+    MarkdownWithMath(renderer=IPythonRenderer(attachments=cell.get("attachments", {}))).render(text)
+    validate(made.notebook)
+
+
 def test_a_missing_solution_comes_back_as_a_stub_and_never_as_the_solution() -> None:
     made = repaired(samples.without("relu_solution"))
     assert made.notes == ["missing and restored: relu_solution"]
@@ -231,20 +285,77 @@ def test_a_notebook_is_read_with_a_byte_order_mark_and_odd_cells(tmp_path: Path)
     assert [cell.source for cell in read_submission(path).cells] == ["a\nb"]
 
 
-def test_the_notebook_is_found_by_name_or_if_it_is_the_only_one(tmp_path: Path) -> None:
-    folder = tmp_path / "hw1"
+HW = "hw1_sample"
+MAC = b"\0\5\x16\7"  # the attributes of a file
+
+
+def put(folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(MAC if path.name.startswith("._") else b"{}" + b" " * number)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (f"{HW} (1).ipynb", f"._{HW} (1).ipynb"),
+        (f"{HW}/{HW}.ipynb", f"__MACOSX/{HW}/._{HW}.ipynb", f"{HW}/.DS_Store"),
+        (f"work/{HW}.ipynb", "work/scratch.ipynb", f"work/older/{HW}.ipynb"),
+        (f"Copy of {HW}.ipynb", "Untitled.ipynb"),
+        (f"{HW}-Copy1.ipynb", "Untitled.ipynb"),
+        (f"{HW} - Kopie (2).ipynb", "Untitled.ipynb"),
+        (f"anna_{HW}_final.ipynb", "Untitled.ipynb"),
+        (f"{HW.upper()}.IPYNB", "Untitled.ipynb"),
+        (f"{HW}.ipynb.json", f"._{HW}.ipynb.json"),
+        (f"{HW} (1).ipynb.txt", "notes.txt"),
+        (f"{HW}.json", "data.json"),
+        ("my homework.ipynb", f".ipynb_checkpoints/{HW}-checkpoint.ipynb"),
+    ],
+    ids=lambda names: names[0],
+)
+def test_a_notebook_is_found_under_the_names_that_browsers_and_systems_give_it(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    assert find_submission(put(tmp_path, *names), HW) == (tmp_path / names[0], f"the file was called {names[0]}")
+
+
+def test_the_right_name_needs_no_note_and_a_wrong_one_is_found_by_the_cells(tmp_path: Path) -> None:
+    put(tmp_path, "a scratch.ipynb", "mine.ipynb")
+    write_notebook(RELEASED, tmp_path / "mine.ipynb")
+    assert find_submission(tmp_path, HW, RELEASED) == (tmp_path / "mine.ipynb", "the file was called mine.ipynb")
+    put(tmp_path, f"{HW}.ipynb")
+    assert find_submission(tmp_path, HW, RELEASED) == (tmp_path / f"{HW}.ipynb", "")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), "no notebook was handed in; the folder is empty"),
+        (("report.pdf", "__MACOSX/._report.pdf"), r"no notebook was handed in; there are only: report\.pdf$"),
+        (("a.ipynb", "b.ipynb"), r"several notebooks \(a\.ipynb, b\.ipynb\): it is not clear which one counts"),
+        ((f"a/{HW}.ipynb", f"b/{HW}.ipynb"), "several notebooks .*: it is not clear which one counts"),
+    ],
+)
+def test_without_one_notebook_it_is_said_what_there_is(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UnreadableError, match=words):
+        find_submission(put(tmp_path, *names), HW)
     with pytest.raises(UnreadableError, match="nothing was handed in"):
-        find_submission(folder, "hw1")
-    folder.mkdir()
-    with pytest.raises(UnreadableError, match="no notebook was handed in; the folder is empty"):
-        find_submission(folder, "hw1")
-    write_notebook(RELEASED, folder / "Copy of hw1.ipynb")
-    assert find_submission(folder, "hw1") == (folder / "Copy of hw1.ipynb", "the file was called Copy of hw1.ipynb")
-    write_notebook(RELEASED, folder / "b.ipynb")
-    with pytest.raises(UnreadableError, match=r"several notebooks \(Copy of hw1.ipynb, b.ipynb\)"):
-        find_submission(folder, "hw1")
-    write_notebook(RELEASED, folder / "hw1.ipynb")
-    assert find_submission(folder, "hw1") == (folder / "hw1.ipynb", "")
+        find_submission(tmp_path / "nowhere", HW)
+
+
+def test_a_zip_file_is_unpacked_and_a_damaged_one_is_said_to_be(tmp_path: Path) -> None:
+    folder, scratch = put(tmp_path / "folder", "other.txt"), tmp_path / "scratch"
+    with zipfile.ZipFile(folder / "work.ZIP", "w") as archive:
+        archive.writestr(f"{HW}/{HW}.ipynb", "{}")
+        archive.writestr(f"__MACOSX/{HW}/._{HW}.ipynb", MAC)
+    assert unpack(folder, scratch) == scratch
+    assert find_submission(scratch, HW)[0] == scratch / HW / f"{HW}.ipynb"
+    (folder / "work.ZIP").write_bytes(b"PK")
+    with pytest.raises(UnreadableError, match=r"work\.ZIP cannot be unpacked: File is not a zip file"):
+        unpack(folder, scratch)
+    assert unpack(put(folder, f"{HW}.ipynb"), scratch) == folder  # a data set, perhaps
 
 
 def test_the_imports_of_checks_are_trusted_from_the_release_alone() -> None:
