@@ -268,15 +268,22 @@ def test_a_failing_notebook_is_left_untouched_and_the_others_are_built(clone: Pa
     outcomes = build_all(targets, timeout=3)
 
     assert {name: outcome.status for name, outcome in outcomes.items()} == {
-        "01_good": "built", "02_error": "failed", "03_slow": "failed", "04_warns": "failed",
-    }  # fmt: skip
+        "01_good": "built",
+        "02_error": "failed",
+        "03_slow": "failed",
+        "04_warns": "failed",
+    }
     assert outcomes["02_error"].message == "code cell 2 (y = x): ZeroDivisionError: division by zero"
     assert outcomes["03_slow"].message == "code cell 1 (import time): took longer than the 3 s that one cell may take"
     assert outcomes["04_warns"].message.startswith("code cell 1 (import warnings): writes to stderr")
     assert [target.output.read_text() for target in targets[1:]] == ["{}"] * 3
     assert sorted(path.name for path in (clone / "notebooks").iterdir()) == [
-        "01_good.ipynb", "02_error.ipynb", "03_slow.ipynb", "04_warns.ipynb", "source",
-    ]  # fmt: skip
+        "01_good.ipynb",
+        "02_error.ipynb",
+        "03_slow.ipynb",
+        "04_warns.ipynb",
+        "source",
+    ]
 
 
 @pytest.mark.slow

@@ -40,9 +40,15 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def records(clone: Path) -> list[dict[str, object]]:
     """The claims of two lessons, one with an awkward character, written and collected again."""
     data = {
-        "statement": "a|b shrinks", "measured": [0.1, 0.25], "op": "<", "bound": 0.5, "source": "deck 000", "unit": "",
-        "holds": True, "seeds": 2,
-    }  # fmt: skip
+        "statement": "a|b shrinks",
+        "measured": [0.1, 0.25],
+        "op": "<",
+        "bound": 0.5,
+        "source": "deck 000",
+        "unit": "",
+        "holds": True,
+        "seeds": 2,
+    }
     other = data | {"statement": "it, too", "measured": [3.0], "op": ">=", "bound": 2, "unit": "s", "seeds": 1}
     for name, record in (("01_fresh", data), ("02_stale", other)):
         bundle = {MIME_TYPE: record, "text/plain": "✔"}

@@ -60,23 +60,14 @@ def test_core_leaves_colabs_kernel_alone() -> None:
 # -------------------------------------------------------------------------------------------------- the simulation
 
 
-def test_list_is_read(colab: ModuleType) -> None:
+def test_list_is_read_or_refused(colab: ModuleType) -> None:
     pins = colab.read_pins("# Seen: 2026-01-02, Python 3.13.15.\n\nJupyter_Client==7.4.9\n")
-
     assert pins == ("2026-01-02", "3.13", {"jupyter-client": "7.4.9"})
 
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("numpy==2.1.3\n", "does not say when, and with which Python"),
-        ("# Seen: 2026-01-02, Python 3.13.15.\nnumpy>=2\n", "NAME==VERSION, got 'numpy>=2'"),
-        ("# Seen: 2026-01-02, Python 3.13.15.\nnumpy==2 # new\n", "NAME==VERSION, got 'numpy==2 # new'"),
-    ],
-)
-def test_list_that_cannot_be_read_is_refused(colab: ModuleType, text: str, message: str) -> None:
-    with pytest.raises(colab.ColabError, match=message):
-        colab.read_pins(text)
+    with pytest.raises(colab.ColabError, match="does not say when, and with which Python"):
+        colab.read_pins("numpy==2.1.3\n")
+    with pytest.raises(colab.ColabError, match="NAME==VERSION, got 'numpy>=2'"):
+        colab.read_pins("# Seen: 2026-01-02, Python 3.13.15.\nnumpy>=2\n")
 
 
 def run_of(*errors: str) -> Any:
@@ -122,19 +113,10 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        ([], FILES[1:4]),
-        (["01"], FILES[2:3]),
-        (["hw1", "00_a", "0"], FILES[1:4]),
-    ],
-)
-def test_lessons_and_students_homework_are_chosen(colab: ModuleType, names: list[str], expected: list[str]) -> None:
-    assert colab.choose(FILES, names) == expected
-
-
-def test_unknown_notebook_is_refused_with_the_names_there_are(colab: ModuleType) -> None:
+def test_lessons_and_students_homework_are_chosen(colab: ModuleType) -> None:
+    assert colab.choose(FILES, []) == FILES[1:4]
+    assert colab.choose(FILES, ["01"]) == FILES[2:3]
+    assert colab.choose(FILES, ["hw1", "00_a", "0"]) == FILES[1:4]
     with pytest.raises(colab.ColabError, match="no notebook begins with '09'; there are: 00_a, 01_b, hw1_c"):
         colab.choose(FILES, ["00", "09"])
 

@@ -83,9 +83,13 @@ def test_marks_become_nbgraders_metadata() -> None:
     made = notebook()
     mark_for_nbgrader(made)
     assert made.cells[1].metadata.nbgrader == {
-        "schema_version": 3, "grade_id": "relu_solution", "solution": True, "grade": False, "locked": False,
+        "schema_version": 3,
+        "grade_id": "relu_solution",
+        "solution": True,
+        "grade": False,
+        "locked": False,
         "task": False,
-    }  # fmt: skip
+    }
     assert made.cells[1].metadata.tags == ["exercise"]
     assert made.cells[2].metadata.nbgrader["grade_id"] == "relu_test"
     assert made.cells[2].metadata.nbgrader["points"] == 2

@@ -28,18 +28,28 @@ def check_relu(student: Any, *, seed: int = 0) -> Verdict:
         Mistake("you keep the negative half", lambda x: np.minimum(x, 0)),
     ]
     return judge(
-        student, exercise="1 ReLU", reference=lambda x: np.maximum(x, 0), cases=draw(seed), right="Right.",
-        mistakes=mistakes, seconds=1,
-    )  # fmt: skip
+        student,
+        exercise="1 ReLU",
+        reference=lambda x: np.maximum(x, 0),
+        cases=draw(seed),
+        right="Right.",
+        mistakes=mistakes,
+        seconds=1,
+    )
 
 
 def check_softmax(student: Any, *, seed: int = 0) -> Verdict:
     mistakes = [Mistake("you normalize over the rows: each row must sum to 1", lambda x: softmax(x.T).T)]
     scale = 1000.0 if seed else 1.0  # the hidden inputs overflow exp
     return judge(
-        student, exercise="2 Softmax", reference=softmax, cases=draw(seed, scale), right="Right.", mistakes=mistakes,
+        student,
+        exercise="2 Softmax",
+        reference=softmax,
+        cases=draw(seed, scale),
+        right="Right.",
+        mistakes=mistakes,
         seconds=1,
-    )  # fmt: skip
+    )
 
 
 def check_variance(student: Any, *, seed: int = 0) -> Verdict:
@@ -49,6 +59,11 @@ def check_variance(student: Any, *, seed: int = 0) -> Verdict:
         )
     ]
     return judge(
-        student, exercise="3 Variance", reference=lambda x: x.var(axis=0), cases=draw(seed), right="Right.",
-        mistakes=mistakes, seconds=1,
-    )  # fmt: skip
+        student,
+        exercise="3 Variance",
+        reference=lambda x: x.var(axis=0),
+        cases=draw(seed),
+        right="Right.",
+        mistakes=mistakes,
+        seconds=1,
+    )

@@ -126,9 +126,13 @@ class Case:
 
 def code(source: str, **metadata: Any) -> dict[str, Any]:
     return {
-        "cell_type": "code", "id": f"new{abs(hash(source)) % 10**8}", "metadata": metadata, "source": source,
-        "outputs": [], "execution_count": None,
-    }  # fmt: skip
+        "cell_type": "code",
+        "id": f"new{abs(hash(source)) % 10**8}",
+        "metadata": metadata,
+        "source": source,
+        "outputs": [],
+        "execution_count": None,
+    }
 
 
 def solve(released: Any, bodies: dict[str, str], report: str | None = None) -> Any:
