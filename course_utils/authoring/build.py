@@ -44,6 +44,7 @@ __all__ = [
     "normalize",
     "prepare",
     "read_source",
+    "to_text",
     "write_proofs",
 ]
 
@@ -185,8 +186,12 @@ def write_proofs(targets: Sequence[Target], folder: Path) -> list[Path]:
     return paths
 
 
-def read_source(path: Path) -> Any:
+def read_source(path: Path, text: str | None = None) -> Any:
     """Return the unexecuted notebook (nbformat 4.5) of a py:percent text, with the course's metadata.
+
+    Args:
+        path: of the source.
+        text: to be read in place of what the file holds.
 
     Raises:
         BuildError: the text is not UTF-8, or jupytext cannot read it.
@@ -194,7 +199,7 @@ def read_source(path: Path) -> Any:
     import jupytext
 
     try:
-        text = _read_text(path)
+        text = _read_text(path) if text is None else text
         notebook = jupytext.reads(text, fmt="py:percent")
     except ValueError as error:
         raise BuildError(f"cannot read {path.name}: {error}") from error
@@ -233,6 +238,14 @@ def _unexpected_verdicts(notebook: Any, kind: str) -> list[str]:
     return [f"{verdict['exercise']}: {verdict['status']}, not {expected}: {verdict['message']}" for verdict in found]
 
 
+def to_text(notebook: Any) -> str:
+    """Return what the file of a notebook holds."""
+    import nbformat
+
+    text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    return text.rstrip("\n") + "\n"
+
+
 def normalize(notebook: Any) -> None:
     """Take everything out of an executed notebook, in place, that differs from one run to the next.
 
@@ -267,7 +280,7 @@ def find_flaws(notebook: Any) -> list[str]:
             else:
                 found = sorted({path for text in _texts(output) for path in machine_paths(text)})
                 flaws += [f"{where}: the output shows a path of this machine: {path}" for path in found]
-    size = len(_to_bytes(notebook))
+    size = len(to_text(notebook).encode())
     if size > MAX_BYTES:
         flaws.append(f"{_megabytes(size)} is above {_megabytes(MAX_BYTES)}; largest: {_largest_outputs(notebook)}")
     return flaws
@@ -394,19 +407,12 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _to_bytes(notebook: Any) -> bytes:
-    import nbformat
-
-    text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
-    return text.rstrip("\n").encode() + b"\n"
-
-
 def _write(notebook: Any, path: Path) -> int:
     """Replace the file in one step and return its size; a reader sees the old notebook or the new one."""
     import nbformat
 
     nbformat.validate(notebook)
-    content = _to_bytes(notebook)
+    content = to_text(notebook).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.tmp")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from course_utils.grading.repair import (
     read_submission,
     repair,
     template,
+    unpack,
     write_notebook,
 )
 from course_utils.grading.report import Row, write_report
@@ -94,26 +96,32 @@ def _collect(course: Path, names: Sequence[str]) -> tuple[list[_Submission], lis
     if not submitted.is_dir():
         raise GradingError(f"no folder {submitted}: submissions stand in submitted/STUDENT/HOMEWORK/HOMEWORK.ipynb")
     students = sorted(path.name for path in submitted.iterdir() if path.is_dir() and not path.name.startswith("."))
-    handed_in = {path.name for student in students for path in (submitted / student).iterdir() if path.is_dir()}
     known = {path.parent.name for path in (course / "release").glob("*/*.ipynb")}
+    handed_in = {name for name in known if any(_folder(submitted / student, name).is_dir() for student in students)}
     if unknown := set(names) - known:
         raise GradingError(
             f"not released here: {', '.join(sorted(unknown))}; make it with: course release --to {course}"
         )
-    wanted = set(names) or handed_in & known
+    wanted = set(names) or handed_in
     if not wanted:
         raise GradingError(f"nothing to grade in {submitted}; released here: {', '.join(sorted(known)) or 'nothing'}")
     submissions = []
     for name in sorted(wanted):
         homework = _read_homework(course, name)
-        submissions += [_Submission(student, homework, submitted / student / name) for student in students]
+        submissions += [_Submission(student, homework, _folder(submitted / student, name)) for student in students]
     rows = []
     if not names:
         for student in students:
             for path in sorted((submitted / student).iterdir()):
-                if path.is_dir() and path.name not in known:
+                if path.is_dir() and not any(path.name.casefold() == name.casefold() for name in known):
                     rows.append(Row(student, path.name, "unreadable", "there is no homework of this name"))
     return submissions, rows
+
+
+def _folder(parent: Path, name: str) -> Path:
+    """A student's folder for a homework, in whatever case its name is written."""
+    alike = [path for path in sorted(parent.iterdir()) if path.is_dir() and path.name.casefold() == name.casefold()]
+    return alike[0] if alike and not (parent / name).is_dir() else parent / name
 
 
 def _read_homework(course: Path, name: str) -> _Homework:
@@ -145,30 +153,32 @@ async def _execute_all(
 
 async def _run(submission: _Submission, course: Path, limits: Limits, threads: int) -> None:
     homework = submission.homework
-    try:
-        path, remark = find_submission(submission.folder, homework.name)
-        submitted = read_submission(path)
-    except UnreadableError as error:
-        submission.status = "unreadable" if submission.folder.is_dir() else "missing"
-        submission.remarks = (str(error),)
-        return
-    submission.repaired = repair(submitted, homework.released, homework.full)
-    notebook = submission.repaired.notebook
-    ended = await execute(
-        notebook,
-        files=path.parent,
-        hidden=course / "hidden",
-        trusted=homework.trusted,
-        limits=limits,
-        threads=threads,
-    )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        try:
+            folder = unpack(submission.folder, Path(scratch))
+            path, remark = find_submission(folder, homework.name, homework.released)
+            submitted = read_submission(path)
+        except UnreadableError as error:
+            submission.status = "unreadable" if submission.folder.is_dir() else "missing"
+            submission.remarks = (str(error),)
+            return
+        submission.repaired = repair(submitted, homework.released, homework.full)
+        notebook = submission.repaired.notebook
+        ended = await execute(
+            notebook,
+            files=path.parent,
+            hidden=course / "hidden",
+            trusted=homework.trusted,
+            limits=limits,
+            threads=threads,
+        )
     submission.status = "stopped" if ended else "graded"
     submission.remarks = tuple(filter(None, [remark, *submission.repaired.notes, ended]))
     copy = course / "repaired" / submission.student / homework.name
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(parents=True)
     write_notebook(notebook, copy / f"{homework.name}.ipynb")
-    _copy_timestamp(path.parent / "timestamp.txt", copy)
+    _copy_timestamp(submission.folder / "timestamp.txt", copy)
 
 
 def _copy_timestamp(stamp: Path, folder: Path) -> None:

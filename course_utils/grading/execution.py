@@ -30,7 +30,9 @@ _TEXT, _DATA = 20_000, 2_000_000  # characters that a cell may print, and show a
 _CUT = f"\n… (cut here: a cell shows the first {_TEXT:,} characters)\n"
 _PATIENCE = 3.0  # seconds for a kernel to heed an interrupt
 _TIMED_OUT = "timed out"  # in the reply that stands for one that did not come
-_NEVER_COPIED = shutil.ignore_patterns("*.ipynb", "hidden_checks*", "course_utils", "__pycache__", ".ipynb_checkpoints")
+_NEVER_COPIED = shutil.ignore_patterns(
+    "*.ipynb", "hidden_checks*", "course_utils", "__pycache__", ".ipynb_checkpoints", "._*", "__MACOSX"
+)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ import copy
 import difflib
 import json
 import re
+import zipfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 __all__ = [
     "Repaired",
@@ -23,12 +26,22 @@ __all__ = [
     "read_submission",
     "repair",
     "template",
+    "unpack",
     "write_notebook",
 ]
 
 _MIN_SIMILARITY = 0.6
 _COMPARED = 1500  # characters; the ratio's time grows with the square
 _MAX_BYTES = 100_000_000
+# A notebook's name, whatever a browser or Windows has put behind it.
+_NOTEBOOK = re.compile(r"\.ipynb(?:\s*\(\d+\))?(?:\.(?:json|txt))?$", re.IGNORECASE)
+_ADDED = re.compile(
+    r"\.(?:ipynb|json|txt)$"
+    r"|\s*[(\[]\d+[)\]]$"  # the second download
+    r"|[-_ ]+(?:copy|kopie)(?:[-_ ]*\d+)?$|^copy[-_ ]of[-_ ]+|^kopie[-_ ]von[-_ ]+"  # Jupyter, Colab, Windows, macOS
+)
+_NO_PICTURE = """\
+<svg xmlns="http://www.w3.org/2000/svg" width="200" height="40"><text y="25">this picture is not there</text></svg>"""
 _DEFINED = re.compile(r"^(?:def|class)\s+(\w+)|^(\w+)\s*(?::[^=\n]+)?=(?!=)", re.MULTILINE)
 
 
@@ -49,29 +62,86 @@ class Repaired:
     notes: list[str]
 
 
-def find_submission(folder: Path, name: str) -> tuple[Path, str]:
+def find_submission(folder: Path, name: str, released: Any = None) -> tuple[Path, str]:
     """Return the notebook in a submission's folder, and a note if it is not called as it should be.
+
+    Browsers, editors and archives rename and move files: ``hw1 (1).ipynb``, ``Copy of hw1.ipynb``, ``HW1.ipynb.json``,
+    a folder in the folder, a second file for a Mac's attributes. The best name counts, then how many cells of the
+    homework a file has, then how close to the folder it stands.
 
     Args:
         folder: ``submitted/STUDENT/HOMEWORK``.
         name: of the homework.
+        released: what students got; ``None`` to go by the names alone.
 
     Raises:
-        UnreadableError: there is none, or there are several and none has the right name.
+        UnreadableError: there is none, or there are several and none is better than the others.
     """
     expected = folder / f"{name}.ipynb"
     if expected.is_file():
         return expected, ""
-    others = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".ipynb" and path.is_file())
-    others = [path for path in others if ".ipynb_checkpoints" not in path.parts]
-    if len(others) == 1:
-        return others[0], f"the file was called {others[0].name}"
-    if others:
-        names = ", ".join(path.name for path in others[:5])
-        raise UnreadableError(f"there are several notebooks ({names}) and none is called {expected.name}")
-    files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    found = f"there are only: {', '.join(files[:5])}" if files else "the folder is empty"
-    raise UnreadableError(f"no notebook was handed in; {found}" if folder.is_dir() else "nothing was handed in")
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_litter(path, folder)]
+    wanted = _bare(name)
+    found = [path for path in files if _NOTEBOOK.search(path.name) or _bare(path.name) == wanted]
+    if not found:
+        names = [path.relative_to(folder).as_posix() for path in files[:5]]
+        there = f"there are only: {', '.join(names)}" if names else "the folder is empty"
+        raise UnreadableError(f"no notebook was handed in; {there}" if folder.is_dir() else "nothing was handed in")
+
+    def rank(path: Path) -> tuple[Any, ...]:
+        bare = _bare(path.name)
+        names = path.name != expected.name, bare != wanted, wanted not in bare
+        return *names, -_count_cells(path, released), len(path.parts)
+
+    found.sort(key=rank)
+    best = [path for path in found if rank(path) == rank(found[0])]
+    if len({path.read_bytes() for path in best}) > 1:
+        names = [path.relative_to(folder).as_posix() for path in best[:5]]
+        raise UnreadableError(f"there are several notebooks ({', '.join(names)}): it is not clear which one counts")
+    return found[0], f"the file was called {found[0].relative_to(folder).as_posix()}"
+
+
+def unpack(folder: Path, scratch: Path) -> Path:
+    """Return the folder of a submission, or ``scratch`` with what is in its ZIP file, if it was handed in as one.
+
+    Raises:
+        UnreadableError: the archive is damaged, has a password, or is too large.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_litter(path, folder)]
+    archives = [path for path in files if path.suffix.lower() == ".zip"]
+    if len(archives) != 1 or any(_NOTEBOOK.search(path.name) for path in files):
+        return folder
+    try:
+        with zipfile.ZipFile(archives[0]) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:
+                raise UnreadableError(f"{archives[0].name} holds more than {_MAX_BYTES / 1e6:.0f} MB")
+            archive.extractall(scratch)
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise UnreadableError(f"{archives[0].name} cannot be unpacked: {error}") from None
+    return scratch
+
+
+def _is_litter(path: Path, folder: Path) -> bool:
+    """Hidden files, Jupyter's checkpoints, and the second file that a Mac packs for each one."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+
+
+def _bare(name: str) -> str:
+    """The name without what browsers, editors and systems add to it, to be compared."""
+    bare, before = name.casefold(), ""
+    while bare != before:
+        before = bare
+        bare = _ADDED.sub("", bare)
+    return re.sub(r"[\s_-]+", "_", bare)
+
+
+def _count_cells(path: Path, released: Any) -> int:
+    """How many of the homework's cells a file mentions, by their ids or nbgrader's."""
+    if released is None or path.stat().st_size > _MAX_BYTES:
+        return 0
+    text = path.read_text(encoding="utf-8", errors="replace")
+    marks = [(cell.get("id"), _grade_id(cell)) for cell in released.cells]
+    return sum(any(mark and f'"{mark}"' in text for mark in both) for both in marks)
 
 
 def read_submission(path: Path) -> Any:
@@ -130,7 +200,22 @@ def _usable(cell: Any) -> Any:
     cell["source"] = "".join(map(str, source)) if isinstance(source, list) else str(source)
     if not isinstance(cell.get("metadata"), dict):
         cell["metadata"] = type(cell)()
+    pictures = _usable_pictures(cell.pop("attachments", None))
+    if pictures and cell["cell_type"] != "code":
+        cell["attachments"] = pictures
     return cell
+
+
+def _usable_pictures(attachments: Any) -> dict[str, dict[str, str]]:
+    """The attachments of a cell that are as nbformat wants them, each a text (base64) by its type."""
+    usable = {}
+    for name, bundle in attachments.items() if isinstance(attachments, dict) else ():
+        if isinstance(bundle, dict):
+            texts = {kind: "".join(text) if isinstance(text, list) else text for kind, text in bundle.items()}
+            texts = {kind: text for kind, text in texts.items() if isinstance(text, str)}
+            if texts:
+                usable[name] = texts
+    return usable
 
 
 def is_test(cell: Any) -> bool:
@@ -175,11 +260,13 @@ def repair(submitted: Any, released: Any, full: Any) -> Repaired:
     for index, cell in enumerate(made.cells):
         marks = cell.metadata.get("nbgrader", {})
         if index in match and not (marks.get("locked") and not marks.get("solution")):
-            cell.source = theirs[match[index]].source
+            _take_over(cell, theirs[match[index]])
         if cell.cell_type == "code":
             cell["outputs"], cell["execution_count"] = [], None
         cells += [cell, *followers.get(index, [])]
     made.cells = cells
+    if missing := _complete_pictures(cells):
+        notes.append(f"pictures that are not in the file: {', '.join(dict.fromkeys(missing))}")
     return Repaired(made, notes)
 
 
@@ -187,7 +274,57 @@ def _own_cell(cell: Any, place: int) -> Any:
     import nbformat.v4 as v4
 
     make = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell, "raw": v4.new_raw_cell}[cell.cell_type]
-    return make(cell.source, id=f"own-{place}")  # type: ignore[no-untyped-call]
+    own = make(cell.source, id=f"own-{place}")  # type: ignore[no-untyped-call]
+    _take_over(own, cell)
+    return own
+
+
+def _take_over(cell: Any, theirs: Any) -> None:
+    """Put a student's text, and the pictures pasted into it, into a cell."""
+    cell.source = theirs.source
+    if cell.cell_type != "code" and "attachments" in theirs:
+        cell["attachments"] = theirs.attachments
+
+
+def _complete_pictures(cells: Sequence[Any]) -> list[str]:
+    """Give each text the pictures that it asks for, in place, and return the names of those that are nowhere.
+
+    nbconvert makes no page at all of a notebook in which one is missing. An editor may have dropped it, or the text was
+    copied to another cell, or its name stands in the text as a browser writes it (``my%20curve.png``).
+    """
+    everywhere: dict[str, Any] = {}
+    for cell in cells:
+        everywhere |= cell.get("attachments", {})
+    missing = []
+    for cell in cells:
+        if cell.cell_type != "markdown" or "attachment:" not in cell.source:
+            continue
+        own = cell.get("attachments", {})
+        for name in _pictures_asked_for(cell.source):
+            if name in own:
+                continue
+            bare = unquote(name)
+            found = own.get(bare) or everywhere.get(bare) or everywhere.get(name)
+            if found is None:
+                missing.append(bare)
+            own[name] = found or {"image/svg+xml": b64encode(_NO_PICTURE.encode()).decode()}
+        if own:
+            cell["attachments"] = own
+    return missing
+
+
+def _pictures_asked_for(text: str) -> list[str]:
+    """The names of the attachments that nbconvert looks for when it renders a Markdown text."""
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Asked(dict[str, Any]):
+        def __contains__(self, name: object) -> bool:
+            self[str(name)] = {"image/png": ""}
+            return True
+
+    asked = Asked()
+    MarkdownWithMath(renderer=IPythonRenderer(escape=False, attachments=asked)).render(text)
+    return list(asked)
 
 
 def _notes(theirs: Sequence[Any], released: Sequence[Any], match: dict[int, int]) -> list[str]:

@@ -23,6 +23,7 @@ _SUMMARY = (
     "commonest fault",
     "times",
 )
+_NO_FAULTS = ("not attempted", "graded by a person")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def summarize(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         judged = [task for task in tasks if not task.to_read]
         full = sum(task.points >= task.max_points for task in judged)
         none = sum(task.points <= 0 < task.max_points for task in judged)
-        faults = Counter(task.says for task in judged if task.says and task.says != "not attempted")
+        faults = Counter(task.says for task in judged if task.says and task.says not in _NO_FAULTS)
         fault, times = faults.most_common(1)[0] if faults else ("", 0)
         mean = sum(task.points for task in judged) / len(judged) if judged else 0.0
         counts = (len(tasks), full, len(judged) - full - none, none, len(tasks) - len(judged))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,41 +41,77 @@ class Gradebook:
             remarks: sentences that the feedback begins with.
 
         Raises:
-            RuntimeError: nbgrader refuses; the message is its own.
+            RuntimeError: nbgrader refuses the submission; the message is its own.
         """
         from nbformat.v4 import new_markdown_cell
         from nbgrader.converters import Autograde, GenerateFeedback
 
-        run_nbgrader(Autograde, self.course, homework, student)
         path = self.course / "autograded" / student / homework / f"{homework}.ipynb"
+        read_before = self._read_by_a_person(student, homework, path)
+        run_nbgrader(Autograde, self.course, homework, student)
         graded = read_notebook(path)
-        secrets = _secrets(full)
-        _redact(graded, secrets)
+        _redact(graded, _secrets(full))
         if remarks:
             text = "**Grading**\n\n" + "".join(f"- {one}\n" for one in remarks)
             graded.cells.insert(0, new_markdown_cell(text))  # type: ignore[no-untyped-call]
         write_notebook(graded, path)
-        run_nbgrader(GenerateFeedback, self.course, homework, student)
-        return self._tasks(student, homework, notebook)
+        with self._submission(student, homework) as submission:
+            for grade in _grades(submission):
+                if grade.manual_score is not None:
+                    grade.needs_manual_grade = read_before.get(grade.name) != _work(graded, grade.name)
+            tasks = _tasks(submission, notebook)
+        try:
+            run_nbgrader(GenerateFeedback, self.course, homework, student)
+        except RuntimeError as error:  # the points stand all the same
+            points = [f"{task.name}: {task.points:g} of {task.max_points:g} {task.says}" for task in tasks]
+            self._write_page(student, homework, [*remarks, f"this page could not show your notebook: {error}", *points])
+        return tasks
 
     def give_nothing(self, student: str, homework: str, reason: str) -> None:
-        """Enter a submission that cannot be run: no points, and a page of feedback that says why."""
+        """Enter a submission that cannot be run: no points, and a page of feedback that says why.
+
+        What a person gave for an earlier one goes into the comment that the person sees when grading again.
+        """
+        with self._submission(student, homework, create=True) as submission:
+            comments = {comment.name: comment for one in submission.notebooks for comment in one.comments}
+            for grade in _grades(submission):
+                comment = comments.get(_solution(grade.name))
+                if grade.manual_score is not None and comment is not None:
+                    given = f"({grade.score:g} points before a submission that could not be read.)"
+                    comment.manual_comment = f"{comment.manual_comment or ''} {given}".strip()
+                grade.auto_score, grade.manual_score, grade.extra_credit = 0, None, None
+                grade.needs_manual_grade = False
+        for made_before in ("autograded", "repaired"):
+            shutil.rmtree(self.course / made_before / student / homework, ignore_errors=True)
+        self._write_page(student, homework, [reason])
+
+    def _write_page(self, student: str, homework: str, lines: list[str]) -> None:
+        folder = self.course / "feedback" / student / homework
+        folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"<p>{html.escape(line)}</p>\n" for line in lines)
+        page = f"<!DOCTYPE html>\n<meta charset=utf-8>\n<title>{html.escape(homework)}</title>\n{text}"
+        (folder / f"{homework}.html").write_text(page, encoding="utf-8")
+
+    def _read_by_a_person(self, student: str, homework: str, graded: Path) -> dict[str, Any]:
+        """Return the work behind each grade that a person has given and that does not wait to be read again."""
+        if not graded.is_file():
+            return {}
+        notebook = read_notebook(graded)
+        with self._submission(student, homework, create=True) as submission:
+            given = [grade for grade in _grades(submission) if grade.manual_score is not None]
+            return {grade.name: _work(notebook, grade.name) for grade in given if not grade.needs_manual_grade}
+
+    @contextlib.contextmanager
+    def _submission(self, student: str, homework: str, *, create: bool = False) -> Iterator[Any]:
+        """The database's entry of a submission; what is changed in it is written at the end."""
         from nbgrader.api import Gradebook as Database
 
         with nbgrader_at_work(), Database(self._config().CourseDirectory.db_url) as database:
-            database.update_or_create_student(student)
-            submission = database.update_or_create_submission(homework, student)
-            for notebook in submission.notebooks:
-                for grade in notebook.grades:
-                    grade.auto_score, grade.needs_manual_grade = 0, False
+            if create:
+                database.update_or_create_student(student)
+                database.update_or_create_submission(homework, student)
+            yield database.find_submission(homework, student)
             database.db.commit()
-        for made_before in ("autograded", "repaired"):
-            shutil.rmtree(self.course / made_before / student / homework, ignore_errors=True)
-        folder = self.course / "feedback" / student / homework
-        folder.mkdir(parents=True, exist_ok=True)
-        title, text = html.escape(homework), html.escape(reason)
-        page = f"<!DOCTYPE html>\n<meta charset=utf-8>\n<title>{title}</title>\n<p>{text}</p>\n"
-        (folder / f"{homework}.html").write_text(page, encoding="utf-8")
 
     def export(self, path: Path) -> None:
         """Write every grade in the database to a CSV file, as ``nbgrader export`` does."""
@@ -88,24 +126,46 @@ class Gradebook:
     def _config(self) -> Any:
         return nbgrader_config(self.course)
 
-    def _tasks(self, student: str, homework: str, notebook: Any) -> list[Task]:
-        from nbgrader.api import Gradebook as Database
 
-        with nbgrader_at_work(), Database(self._config().CourseDirectory.db_url) as database:
-            submission = database.find_submission(homework, student)
-            grades = {grade.name: grade for one in submission.notebooks for grade in one.grades}
-            tasks = []
-            for cell in notebook.cells:
-                name = cell.metadata.get("nbgrader", {}).get("grade_id")
-                if name in grades:
-                    grade = grades[name]
-                    to_read = bool(grade.needs_manual_grade and grade.manual_score is None)
-                    full = not to_read and grade.score >= grade.max_score
-                    says = "" if full else "to be read by a person" if to_read else _fault(cell, notebook)
-                    tasks.append(
-                        Task(name.removesuffix("_test"), float(grade.score), float(grade.max_score), says, to_read)
-                    )
-            return tasks
+def _grades(submission: Any) -> list[Any]:
+    return [grade for notebook in submission.notebooks for grade in notebook.grades]
+
+
+def _solution(name: str) -> str:
+    """The cell with the student's work for a graded cell: a check's is the solution before it, a text is its own."""
+    return f"{name.removesuffix('_test')}_solution" if name.endswith("_test") else name
+
+
+def _work(notebook: Any, name: str) -> Any:
+    """What a person has read to give a grade: the text of the student's cell and the pictures in it."""
+    for cell in notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == _solution(name):
+            return cell.source, cell.get("attachments", {})
+    return None
+
+
+def _tasks(submission: Any, notebook: Any) -> list[Task]:
+    grades = {grade.name: grade for grade in _grades(submission)}
+    comments = {comment.name: comment.manual_comment for one in submission.notebooks for comment in one.comments}
+    tasks = []
+    for cell in notebook.cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id")
+        if name not in grades:
+            continue
+        grade = grades[name]
+        if grade.needs_manual_grade:
+            says = "to be read by a person"
+            if grade.manual_score is not None:
+                says = f"changed since a person gave {grade.score:g}: to be read again"
+        elif grade.score >= grade.max_score:
+            says = ""
+        elif grade.manual_score is not None:
+            says = ": ".join(filter(None, ["graded by a person", comments.get(_solution(name))]))
+        else:
+            says = _fault(cell, notebook)
+        task = name.removesuffix("_test")
+        tasks.append(Task(task, float(grade.score), float(grade.max_score), says, bool(grade.needs_manual_grade)))
+    return tasks
 
 
 def _fault(cell: Any, notebook: Any) -> str:
@@ -122,9 +182,9 @@ def _fault(cell: Any, notebook: Any) -> str:
         return text.partition(": ")[2] or text
     if error.ename == "NotImplementedError":
         return "not attempted"
-    stem = cell.metadata.nbgrader.grade_id.removesuffix("_test")
+    solution = _solution(cell.metadata.nbgrader.grade_id)
     for other in notebook.cells:
-        if other.metadata.get("nbgrader", {}).get("grade_id") == f"{stem}_solution":
+        if other.metadata.get("nbgrader", {}).get("grade_id") == solution:
             for output in other.outputs:
                 if output.output_type == "error":
                     shown = " ".join(output.evalue.split())[:200]
