@@ -35,7 +35,6 @@ extensions = [
     "sphinx_design",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
 ]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
