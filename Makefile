@@ -24,7 +24,7 @@ unit: $(READY)
 
 # The exhaustive rest: contracts of all architectures, a class of fifty, compiled code, killed processes.
 proof: $(READY)
-	$(RUN)/pytest -n 2 --dist loadfile -m slow
+	$(RUN)/pytest -m slow
 
 notebooks: $(READY)
 	$(RUN)/course build

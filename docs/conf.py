@@ -35,7 +35,6 @@ extensions = [
     "sphinx_design",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
 ]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
@@ -83,6 +82,9 @@ html_static_path = ["_static", str(ROOT / "build" / "site" / "static")]
 html_css_files = ["course.css"]
 html_js_files = [("course.js", {"defer": "defer"})]
 html_domain_indices = False
+# The theme's own parts, with the names and landmarks that screen readers need.
+templates_path = ["_templates"]
+html_sidebars = {"**": ["course-brand.html", "course-search.html", "course-nav.html"]}
 html_show_sphinx = False
 html_context = {"default_mode": "auto"}
 html_theme_options: dict[str, Any] = {
@@ -94,6 +96,7 @@ html_theme_options: dict[str, Any] = {
     "launch_buttons": {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org"},
     "home_page_in_toc": False,
     "show_navbar_depth": 1,
+    "navbar_persistent": [],  # the search field stands in the side bar
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
     "back_to_top_button": False,

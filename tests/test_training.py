@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import random
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from course_utils import plotting
 from course_utils.training import (
@@ -1028,3 +1031,124 @@ def test_a_last_batch_of_one_row_is_refused_before_training_if_the_model_has_bat
         fit(model, data, optimizer=optimizer, **options)
     plain = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     assert len(fit(plain, data, optimizer=torch.optim.SGD(plain.parameters(), lr=0.1), **options)) == 1
+
+
+# ------------------------------------------------------------------------- losses, loaders and resumes that users met
+
+
+def classifier() -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(0)
+    inputs = torch.randn(50, 4)
+    return nn.Linear(4, 3), inputs, torch.arange(50) % 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50])
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.5])),
+        partial(F.cross_entropy, weight=torch.tensor([1.0, 5.0, 0.5]), label_smoothing=0.1),
+        nn.CrossEntropyLoss(ignore_index=1),
+        F.cross_entropy,
+    ],
+)
+def test_oracle_the_mean_loss_does_not_depend_on_the_batches(loss_fn: Any, batch_size: int) -> None:
+    model, inputs, targets = classifier()
+    targets[10:20] = getattr(loss_fn, "ignore_index", -100)
+    found = evaluate(model, (inputs, targets), loss_fn=loss_fn, batch_size=batch_size)
+    assert found["loss"] == pytest.approx(loss_fn(model(inputs), targets).item(), rel=1e-5)
+    counted = targets != getattr(loss_fn, "ignore_index", -100)
+    right = (model(inputs).argmax(1) == targets)[counted].float().mean().item()
+    assert found["accuracy"] == pytest.approx(right)
+
+
+def test_a_batch_without_a_label_is_no_step_and_a_sum_is_refused() -> None:
+    model, inputs, targets = classifier()
+    targets[:10] = -100
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    history = fit(
+        model, (inputs, targets), loss_fn=F.cross_entropy, optimizer=sgd, max_epochs=1, batch_size=10, shuffle=False
+    )
+    assert math.isfinite(history["loss"][0])
+    with pytest.raises(ValueError, match="reduction='sum'"):
+        evaluate(model, (inputs, targets), loss_fn=nn.CrossEntropyLoss(reduction="sum"))
+
+
+@pytest.mark.parametrize("kind", ["flat", "pictures", "loader"])
+def test_a_last_batch_of_one_is_refused_before_a_weight_has_changed(kind: str) -> None:
+    inputs, targets = torch.randn(129, 4, 4), torch.randint(0, 3, (129,))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    before = copy.deepcopy(model.state_dict())
+    train: Any = {
+        "flat": (inputs.flatten(1), targets),
+        "pictures": (inputs, targets),
+        "loader": DataLoader(TensorDataset(inputs, targets), 64),
+    }[kind]
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="of which BatchNorm has no variance: 129 rows"):
+        fit(model, train, loss_fn=F.cross_entropy, optimizer=sgd, max_epochs=1)
+    torch.testing.assert_close(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("scheduler", ["StepLR", "ExponentialLR", "OneCycleLR", "ReduceLROnPlateau"])
+def test_rates_are_put_back_after_any_scheduler(scheduler: str) -> None:
+    model, inputs, targets = classifier()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    settings = {"StepLR": (1,), "ExponentialLR": (0.5,), "OneCycleLR": (1.0, 10), "ReduceLROnPlateau": ()}[scheduler]
+    schedule = getattr(torch.optim.lr_scheduler, scheduler)(sgd, *settings)
+    before = sgd.param_groups[0]["lr"]
+    fit(model, (inputs, targets), loss_fn=F.cross_entropy, optimizer=sgd, max_epochs=3, schedule=schedule)
+    assert sgd.param_groups[0]["lr"] == before
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_of_nan_is_found_before_it_spoils_the_weights(clip_norm: float | None) -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:  # finite, but the root has no slope at 0
+        return (outputs - targets).square().mean() + (outputs - outputs).abs().sum().sqrt()
+
+    model, inputs = nn.Linear(4, 1), torch.randn(64, 4)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.01)
+    with pytest.raises(NonFiniteLossError, match="The gradient became NaN or infinite") as raised:
+        fit(model, (inputs, inputs[:, :1]), loss_fn=loss, optimizer=sgd, max_epochs=1, clip_norm=clip_norm)
+    assert raised.value.step == 1
+    assert model.weight.isfinite().all()
+
+
+def test_a_dataset_that_draws_with_numpy_or_python_follows_the_seed() -> None:
+    class Noisy(Dataset[Any]):
+        def __len__(self) -> int:
+            return 32
+
+        def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+            noise = np.random.randn(2)  # noqa: NPY002 - what users write
+            return torch.tensor([*noise, random.random()], dtype=torch.float32), torch.zeros(1)
+
+    def run() -> list[float]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        return fit(model, DataLoader(Noisy(), 16), loss_fn=nn.MSELoss(), optimizer=sgd, max_epochs=1, seed=5)["loss"]
+
+    first = run()
+    numpy_state, python_state = np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]  # noqa: NPY002
+    assert run() == first
+    assert (np.random.get_state()[1] == numpy_state).all()  # type: ignore[index]  # noqa: NPY002
+    assert random.getstate() == python_state
+
+
+def test_checkpoints_move_between_compiled_and_plain_models(tmp_path: Path) -> None:
+    def make(compiled: bool) -> Any:
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        return torch.compile(model, backend="eager") if compiled else model
+
+    _, inputs, targets = classifier()
+    for compiled in (True, False):
+        path = tmp_path / f"{compiled}.pt"
+        for max_epochs, model, rest in (
+            (1, make(compiled), {"callbacks": [ModelCheckpoint(path)]}),
+            (2, make(not compiled), {"resume_from": path, "callbacks": [EarlyStopping()]}),
+        ):
+            sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+            options: dict[str, Any] = {"loss_fn": F.cross_entropy, "optimizer": sgd, "val": (inputs, targets), **rest}
+            history = fit(model, (inputs, targets), max_epochs=max_epochs, seed=0, **options)
+        assert len(history) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -10,11 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torch.utils.data import DataLoader
 
-__all__ = ["Data", "LossFunction", "check_data", "check_loss", "is_classification", "iterate_batches"]
+__all__ = [
+    "Data",
+    "LossFunction",
+    "check_data",
+    "check_loss",
+    "ignored_label",
+    "is_classification",
+    "iterate_batches",
+    "loss_share",
+]
 
 Data: TypeAlias = "tuple[Tensor, Tensor] | DataLoader[Any]"
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
+_BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Losses that compare element by element, for which torch would broadcast (batch, 1) against (batch,) to a matrix.
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
 _ELEMENTWISE_FUNCTIONS = (
@@ -38,6 +49,36 @@ def is_classification(outputs: Tensor, targets: Tensor) -> bool:
     if targets.is_floating_point() or targets.dtype == torch.bool:
         return False
     return outputs.ndim > 1 and outputs.shape[1] > 1 and targets.shape == outputs.shape[:1] + outputs.shape[2:]
+
+
+def ignored_label(loss_fn: LossFunction) -> int | None:
+    """Return the label that torch's losses of classes leave out, ``None`` for any other loss."""
+    function, settings = _taken_apart(loss_fn)
+    if not (isinstance(function, nn.CrossEntropyLoss | nn.NLLLoss) or function in (F.cross_entropy, F.nll_loss)):
+        return None
+    return int(settings.get("ignore_index", getattr(function, "ignore_index", -100)))
+
+
+def loss_share(loss_fn: LossFunction, targets: Tensor) -> float:
+    """Return by how much a batch's mean loss counts in the mean over an epoch.
+
+    It is the number of samples, less those whose label the loss ignores; with class weights the sum of the labels'
+    weights, by which torch divides. So an epoch's mean does not depend on how its samples are dealt to batches.
+    """
+    ignored = ignored_label(loss_fn)
+    if ignored is None or targets.is_floating_point():
+        return targets.shape[0]
+    function, settings = _taken_apart(loss_fn)
+    weight = settings.get("weight", getattr(function, "weight", None))
+    counted = targets != ignored
+    if weight is None:
+        return int(counted.sum()) * targets.shape[0] / targets.numel()
+    return float(weight[targets[counted]].sum())
+
+
+def _taken_apart(loss_fn: LossFunction) -> tuple[Any, dict[str, Any]]:
+    """A loss, and what a ``functools.partial`` around it sets."""
+    return getattr(loss_fn, "func", loss_fn), getattr(loss_fn, "keywords", {})
 
 
 def iterate_batches(
@@ -91,6 +132,8 @@ def check_data(data: Data, name: str, model: nn.Module, *, batch_size: int | Non
     """
     if isinstance(data, DataLoader):
         _check_loader_not_empty(data, name)
+        if batch_size is not None:
+            _check_last_batch_of_loader(data, model)
         return
     if not (isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)):
         parts = data if isinstance(data, tuple | list) else [data]
@@ -112,12 +155,41 @@ def check_data(data: Data, name: str, model: nn.Module, *, batch_size: int | Non
 
 def _check_last_batch(inputs: Tensor, batch_size: int, model: nn.Module) -> None:
     """Raise if an epoch would end with a batch of one row that BatchNorm cannot take; torch says so an epoch later."""
-    has_batchnorm = any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
-    if has_batchnorm and inputs.ndim == 2 and (len(inputs) - 1) % batch_size == 0:
+    if (len(inputs) - 1) % batch_size == 0 and not _takes_one_row(model, inputs[:1]):
         raise ValueError(
             f"the last batch of an epoch would hold one row, of which BatchNorm has no variance: {len(inputs)} rows "
             f"in batches of batch_size={batch_size}; take another batch_size or leave a row out"
         )
+
+
+def _check_last_batch_of_loader(loader: DataLoader[Any], model: nn.Module) -> None:
+    """Do the same for a DataLoader that cuts a data set of known length into batches."""
+    size = loader.batch_size
+    if size is None or loader.drop_last or not hasattr(loader.dataset, "__len__"):
+        return
+    n_rows = len(loader.dataset)
+    if n_rows % size != 1 % size or not any(isinstance(module, _BATCHNORMS) for module in model.modules()):
+        return
+    inputs = loader.collate_fn([loader.dataset[0]])[0]
+    if not _takes_one_row(model, inputs):
+        raise ValueError(
+            f"the last batch of an epoch would hold one row, of which BatchNorm has no variance: {n_rows} rows in "
+            f"batches of {size}; give the DataLoader drop_last=True or another batch_size"
+        )
+
+
+def _takes_one_row(model: nn.Module, row: Tensor) -> bool:
+    """Whether a model in training takes a batch of one row, tried on a copy; only BatchNorm does not."""
+    if not any(isinstance(module, _BATCHNORMS) for module in model.modules()):
+        return True
+    twin = copy.deepcopy(getattr(model, "_orig_mod", model)).train()
+    device = next((parameter.device for parameter in twin.parameters()), row.device)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            twin(row.to(device))
+    except ValueError as error:
+        return "more than 1 value per channel" not in str(error)
+    return True
 
 
 def _check_loader_not_empty(loader: DataLoader[Any], name: str) -> None:
@@ -157,6 +229,11 @@ def check_loss(loss_fn: LossFunction, outputs: Tensor, targets: Tensor, name: st
     """
     function = getattr(loss_fn, "func", loss_fn)  # functools.partial(F.cross_entropy, label_smoothing=0.1)
     loss_name = getattr(function, "__name__", type(function).__name__)
+    if _taken_apart(loss_fn)[1].get("reduction", getattr(function, "reduction", "")) == "sum":
+        raise ValueError(
+            f"{loss_name} has reduction='sum', whose size follows the batch's; take the mean, and scale the learning "
+            "rate by the batch size if the steps shall stay as they were"
+        )
     if isinstance(function, nn.CrossEntropyLoss) or function is F.cross_entropy:
         _check_classes(loss_name, outputs, targets, name)
         if function is loss_fn:  # a partial may set an ignore_index of its own

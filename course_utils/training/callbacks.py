@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from course_utils import plotting
 from course_utils._notebook import progress_bar
 from course_utils._validation import check_int, check_non_negative
-from course_utils.training.checkpoints import write_checkpoint
+from course_utils.training.checkpoints import load_entries, plain_names, write_checkpoint
 from course_utils.training.history import History, rises
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class BestWeights:
         """Copy the model's weights and buffers."""
         weights = {
             name: entry.detach().clone() if isinstance(entry, Tensor) else copy.deepcopy(entry)
-            for name, entry in model.state_dict().items()
+            for name, entry in plain_names(model.state_dict()).items()
         }
         # One assignment after the copy is whole: an interrupt finds the old best or the new one, never a mixture.
         self.weights, self.epoch, self.value = weights, epoch, value
@@ -165,7 +165,7 @@ class BestWeights:
         """Put the weights back into the model, note it in the history, and return whether there were any."""
         if not self.weights:
             return False
-        state.model.load_state_dict(self.weights)
+        load_entries(state.model, self.weights)
         state.history.restored_epoch = self.epoch
         return True
 

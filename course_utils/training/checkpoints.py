@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["check_same_entries", "read_checkpoint", "write_checkpoint"]
+__all__ = ["check_same_entries", "load_entries", "plain_names", "read_checkpoint", "write_checkpoint"]
 
 _FORMAT = "course_utils checkpoint 1"
 
@@ -42,6 +42,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{os.fspath(path)!r} was not written by ModelCheckpoint of this version")
     return content
+
+
+def plain_names(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a model's entries under the names that they have before `torch.compile`, which adds ``_orig_mod.``."""
+    return {name.replace("_orig_mod.", ""): entry for name, entry in entries.items()}
+
+
+def load_entries(model: nn.Module, entries: Mapping[str, Tensor]) -> None:
+    """Load entries under plain names into a model, compiled or not."""
+    model.load_state_dict({name: entries[name.replace("_orig_mod.", "")] for name in model.state_dict()})
 
 
 def check_same_entries(stored: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str) -> None:

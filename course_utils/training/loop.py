@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -19,9 +21,18 @@ from torch.utils.data import DataLoader
 from course_utils._validation import check_int, check_one_of, check_positive
 from course_utils.monitoring.nonfinite import NonFinite, find_nonfinite
 from course_utils.reproducibility import make_generator
-from course_utils.training.batches import Data, LossFunction, check_data, check_loss, is_classification, iterate_batches
+from course_utils.training.batches import (
+    Data,
+    LossFunction,
+    check_data,
+    check_loss,
+    ignored_label,
+    is_classification,
+    iterate_batches,
+    loss_share,
+)
 from course_utils.training.callbacks import BestWeights, Callback, ModelCheckpoint, TrainState, as_callback
-from course_utils.training.checkpoints import check_same_entries, read_checkpoint
+from course_utils.training.checkpoints import check_same_entries, load_entries, plain_names, read_checkpoint
 from course_utils.training.history import History
 from course_utils.training.measuring import Meter, device_of, measure, modes_put_back
 from course_utils.training.nonfinite import NonFiniteLossError
@@ -244,6 +255,9 @@ class _Run:
             outputs = self.model(inputs)
             if not self.first_step_checked:
                 self.check_first_step(outputs, targets)
+            share = loss_share(self.loss_fn, targets)
+            if not share:  # every label is ignored: the mean over nothing is NaN, and there is nothing to learn
+                continue
             losses = self.loss_fn(outputs, targets)
             loss = _scalar(losses if of_batch is None else (losses * of_batch).mean())
             penalty = None if self.penalty is None else self.penalty(self.model)
@@ -254,11 +268,15 @@ class _Run:
                 culprit = find_nonfinite(self.model, inputs) or NonFinite("loss", "loss")
                 raise self.failure(step, _what_happened(state.loss, penalty_value), culprit)
             (loss if penalty is None else loss + penalty).backward()
+            norm = self.gradient_norm()
+            if not math.isfinite(norm.item()):
+                culprit = find_nonfinite(self.model, inputs, targets, self.mean_loss) or NonFinite("loss", "gradient")
+                raise self.failure(step, "The gradient became NaN or infinite, though the loss is finite,", culprit)
             if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+                nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_norm, norm)
             self.optimizer.step()
             state.step += 1
-            meter.add(state.loss, outputs, targets, penalty_value)
+            meter.add(state.loss, outputs, targets, penalty_value, share=share, ignored=ignored_label(self.loss_fn))
             for callback in self.step_callbacks:
                 callback.on_step_end(state)
             if state.stop_reason is not None:
@@ -266,6 +284,15 @@ class _Run:
         metrics = meter.means()
         self.check_weights(step)
         return metrics if self.penalty is None else metrics | {"penalty": meter.penalty / meter.samples}
+
+    def gradient_norm(self) -> Tensor:
+        """Return the norm of the gradient of all parameters together; sparse ones are left out."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return nn.utils.get_total_norm([gradient for gradient in gradients if not gradient.is_sparse])
+
+    def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the batch's loss as one number, also where `fit` asked for one a sample."""
+        return self.loss_fn(outputs, targets).mean()
 
     def set_learning_rates(self, factor: float) -> None:
         for group, initial_lr in zip(self.optimizer.param_groups, self.initial_lrs, strict=True):
@@ -310,7 +337,7 @@ class _Run:
         """Return everything that the rest of the run depends on, but the arguments of `fit`."""
         schedule = self.schedule.state_dict() if isinstance(self.schedule, LRScheduler) else None
         return {
-            "model": self.model.state_dict(),
+            "model": plain_names(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "optimizer_name": type(self.optimizer).__name__,
             "schedule": schedule,
@@ -330,13 +357,14 @@ class _Run:
             ValueError: the file is damaged, or of a run with another model or optimizer.
         """
         content, name = read_checkpoint(path), os.fspath(path)
-        check_same_entries(content["model"], self.model.state_dict(), str(name))
+        stored = plain_names(content["model"])
+        check_same_entries(stored, plain_names(self.model.state_dict()), str(name))
         if content["optimizer_name"] != type(self.optimizer).__name__:
             raise ValueError(
                 f"{name!r} was written with the optimizer {content['optimizer_name']}, "
                 f"got {type(self.optimizer).__name__}"
             )
-        self.model.load_state_dict(content["model"])
+        load_entries(self.model, stored)
         self.optimizer.load_state_dict(content["optimizer"])
         if isinstance(self.schedule, LRScheduler) and content["schedule"] is not None:
             self.schedule.load_state_dict(content["schedule"])
@@ -395,19 +423,27 @@ def _own_random_stream(seed: int | None, device: torch.device) -> Iterator[None]
         yield
         return
     gpus = [device] if device.type == "cuda" else []
+    numpy_state = np.random.get_state()  # noqa: NPY002 - the global stream is meant
+    python_state = random.getstate()
     with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which reseeds GPUs that are not forked too
         if gpus:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        yield
+        # A Dataset may draw from these.
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - the global stream is meant
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002 - the global stream is meant
+            random.setstate(python_state)
 
 
 @contextmanager
 def _learning_rates_put_back(run: _Run) -> Iterator[None]:
-    """Undo the factors of a schedule function, so that a second `fit` does not start from a decayed rate."""
+    """Put the rates back to what they were, so that a second `fit` does not start from a decayed rate."""
     try:
         yield
     finally:
-        if callable(run.schedule):
-            run.set_learning_rates(1.0)
+        run.set_learning_rates(1.0)

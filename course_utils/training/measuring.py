@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from course_utils._validation import check_int
-from course_utils.training.batches import Data, LossFunction, check_data, check_loss, is_classification, iterate_batches
+from course_utils.training.batches import (
+    Data,
+    LossFunction,
+    check_data,
+    check_loss,
+    ignored_label,
+    is_classification,
+    iterate_batches,
+    loss_share,
+)
 
 __all__ = ["Meter", "device_of", "evaluate", "measure", "modes_put_back"]
 
@@ -53,7 +62,9 @@ def measure(
             outputs = model(inputs)
             if not meter.samples:
                 check_loss(loss_fn, outputs, targets, name)
-            meter.add(loss_fn(outputs, targets).item(), outputs, targets)
+            share = loss_share(loss_fn, targets)
+            loss = loss_fn(outputs, targets).item() if share else 0.0
+            meter.add(loss, outputs, targets, share=share, ignored=ignored_label(loss_fn))
     return meter.means()
 
 
@@ -62,22 +73,48 @@ class Meter:
 
     def __init__(self) -> None:
         self.samples = 0
+        self.share = 0.0
         self.loss = 0.0
         self.penalty = 0.0
         self.answers = 0
         self.correct: Tensor | None = None
 
-    def add(self, loss: float, outputs: Tensor, targets: Tensor, penalty: float = 0.0) -> None:
-        """Add a batch: the means over it, ``(batch, ...)`` outputs and targets."""
+    def add(
+        self,
+        loss: float,
+        outputs: Tensor,
+        targets: Tensor,
+        penalty: float = 0.0,
+        *,
+        share: float | None = None,
+        ignored: int | None = None,
+    ) -> None:
+        """Add a batch: the means over it, ``(batch, ...)`` outputs and targets.
+
+        Args:
+            loss: the mean over the batch.
+            outputs: of the model.
+            targets: of the batch.
+            penalty: of the model.
+            share: by how much the batch's mean counts, see `loss_share`; by its samples if ``None``.
+            ignored: a label that counts neither in the loss nor in the accuracy.
+        """
         size = targets.shape[0]
+        share = size if share is None else share
         self.samples += size
-        self.loss += loss * size
+        self.share += share
+        self.loss += loss * share
         self.penalty += penalty * size
         if is_classification(outputs, targets):
             # Stays a tensor until the epoch's end: a GPU need not be waited for.
-            correct = (outputs.argmax(dim=1) == targets).sum()
-            self.correct = correct if self.correct is None else self.correct + correct
-            self.answers += targets.numel()
+            right = outputs.argmax(dim=1) == targets
+            if ignored is not None:
+                counted = targets != ignored
+                right = right & counted
+                self.answers += int(counted.sum())
+            else:
+                self.answers += targets.numel()
+            self.correct = right.sum() if self.correct is None else self.correct + right.sum()
 
     def means(self) -> dict[str, float]:
         """Return ``loss``, and ``accuracy`` if the targets were classes.
@@ -87,7 +124,9 @@ class Meter:
         """
         if not self.samples:
             raise ValueError("the data is empty: its DataLoader yielded no batch")
-        metrics = {"loss": self.loss / self.samples}
+        if not self.share:
+            raise ValueError("the loss ignores every label of the data")
+        metrics = {"loss": self.loss / self.share}
         if self.correct is not None:
             metrics["accuracy"] = self.correct.item() / self.answers
         return metrics

@@ -608,7 +608,8 @@ limits = {
 twenty = optuna.create_study(direction="maximize")
 for params, accuracy in zip(settings.to_dict("records"), right.mean(axis=1), strict=True):
     twenty.add_trial(create_trial(params=params, distributions=limits, value=accuracy))
-axes = plot_study(twenty, "parallel_coordinate", target_name="accuracy")
+with plt.rc_context({"axes.grid": False}):
+    axes = plot_study(twenty, "parallel_coordinate", target_name="accuracy")
 show(axes.figure, alt="Parallel coordinates of twenty networks over four axes; the darker a line, the more accurate.")
 print(
     "rank correlation with accuracy:",
