@@ -6,17 +6,16 @@ it; the functions here turn the text of a file into the text that it should be.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from course_utils.authoring.targets import BuildError, homework_targets, lesson_targets
+from course_utils.authoring.build import is_stale, normalize, prepare, read_source, to_text
+from course_utils.authoring.targets import BuildError, Target, homework_targets, lesson_targets
 
 __all__ = [
     "MARKER",
@@ -135,56 +134,40 @@ def rewrite_source(text: str, address: Address, path: str) -> str:
         BuildError: a marker or the bootstrap cell is missing, or stands there twice.
     """
     lines = text.split("\n")
-    _put_row(lines, badge_row(address, path), "# ")
+    _put_row(lines, badge_row(address, path))
     heads = [index for index, line in enumerate(lines) if line.startswith("# %%")] + [len(lines)]
     cells = [(head + 1, end) for head, end in itertools.pairwise(heads) if "[markdown]" not in lines[head]]
-    begin, end = _only([cell for cell in cells if _begins_bootstrap(lines[slice(*cell)])], "bootstrap cell")
+    begins = [(begin, end) for begin, end in cells if "".join(lines[begin : begin + 1]).startswith(_BOOTSTRAP_BEGINS)]
+    begin, end = _only(begins, "bootstrap cell")
     while not lines[end - 1]:
         end -= 1
     lines[begin:end] = bootstrap(address).split("\n")
     return "\n".join(lines)
 
 
-def rewrite_notebook(text: str, address: Address, path: str, digests: tuple[str, str]) -> str:
-    """Return a notebook (JSON) with the badge row and the bootstrap cell of ``address``, all else as it was.
+def rewrite_notebook(target: Target, text: str) -> str:
+    """Return the file of a notebook as its source's new text makes it, with the outputs that it has.
 
-    What has been executed stays executed: the bootstrap cell does nothing where the notebooks are built. The ids of the
-    two cells follow from their new text, as the build has it.
+    What has been executed stays executed: the bootstrap cell does nothing where the notebooks are built. A notebook
+    that is stale stays as it is, for the next build.
 
     Args:
-        text: the notebook's file.
-        address: the repository.
-        path: the notebook that students open, in the repository.
-        digests: SHA-256 of the source before and after. A notebook that was made from the one counts as made from the
-            other; a stale one stays stale.
-
-    Raises:
-        BuildError: it is no notebook, or lacks a marker or the bootstrap cell, or has two.
+        target: the notebook, which exists, and its source, which has its old text.
+        text: of the source, from `rewrite_source`.
     """
-    try:
-        notebook = json.loads(text)
-        cells: list[dict[str, Any]] = notebook["cells"]
-        sources = ["".join(cell["source"]) for cell in cells]
-        kinds = [cell["cell_type"] for cell in cells]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BuildError(f"not a notebook ({type(error).__name__}: {error})") from error
-    marked = [i for i, source in enumerate(sources) if kinds[i] == "markdown" and MARKER in source.split("\n")]
-    starting = [i for i, source in enumerate(sources) if kinds[i] == "code" and source.startswith(_BOOTSTRAP_BEGINS)]
-    lines = sources[_only(marked, f"line {MARKER}")].split("\n")
-    _put_row(lines, badge_row(address, path), "")
-    changed = {marked[0]: "\n".join(lines), _only(starting, "bootstrap cell"): bootstrap(address)}
-    before = json.dumps(notebook)
-    for index, source in changed.items():
-        if source != sources[index]:
-            cells[index]["source"] = source.splitlines(keepends=True)
-            # As `build.normalize` has it; the 1 says that no other cell has this text.
-            cells[index]["id"] = _digest(f"{kinds[index]}\n{source}\n1")[:12]
-    about = notebook.get("metadata", {}).get("course", {})
-    if about.get("source_sha256") == digests[0]:
-        about["source_sha256"] = digests[1]
-    if json.dumps(notebook) == before:
-        return text
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
+    import nbformat
+
+    before = target.output.read_text(encoding="utf-8")
+    if is_stale(target):
+        return before
+    old = nbformat.reads(before, as_version=4)  # type: ignore[no-untyped-call]
+    made = read_source(target.source, text)
+    prepare(made, target.kind)
+    normalize(made)
+    for cell, executed in zip(made.cells, old.cells, strict=True):
+        if cell.cell_type == "code":
+            cell["outputs"], cell["execution_count"] = executed.outputs, executed.execution_count
+    return before if made == old else to_text(made)
 
 
 def rewrite_page(text: str, address: Address) -> str:
@@ -206,17 +189,13 @@ def find_changes(root: Path) -> dict[Path, str]:
     for target in lesson_targets(root) + homework_targets(root):
         # The solution's badges open what students get: nobody sits down to a solved notebook.
         path = target.output.relative_to(root).as_posix().replace("/solutions/", "/")
-        file = target.source
         try:
-            before = file.read_text(encoding="utf-8")
-            sources[file] = after = rewrite_source(before, address, path)
-            file = target.output
-            if file.is_file():
-                changes[file] = rewrite_notebook(
-                    file.read_text(encoding="utf-8"), address, path, (_digest(before), _digest(after))
-                )
+            text = rewrite_source(target.source.read_text(encoding="utf-8"), address, path)
         except (BuildError, UnicodeDecodeError) as error:
-            raise BuildError(f"{file.relative_to(root).as_posix()}: {error}") from error
+            raise BuildError(f"{target.source.relative_to(root).as_posix()}: {error}") from error
+        sources[target.source] = text
+        if target.output.is_file():
+            changes[target.output] = rewrite_notebook(target, text)
     changes |= sources
     for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         if page.is_file():
@@ -224,24 +203,16 @@ def find_changes(root: Path) -> dict[Path, str]:
     return {file: text for file, text in changes.items() if file.read_text(encoding="utf-8") != text}
 
 
-def _put_row(lines: list[str], row: str, prefix: str) -> None:
-    """Put the row after the marker, in place of the one that is there; ``prefix`` is what comments a line out."""
-    start = _only([i for i, line in enumerate(lines) if line == prefix + MARKER], f"line {prefix}{MARKER}") + 1
+def _put_row(lines: list[str], row: str) -> None:
+    """Put the row, commented out, after the marker, in place of the one that is there."""
+    start = _only([i for i, line in enumerate(lines) if line == f"# {MARKER}"], f"line # {MARKER}") + 1
     end = start
-    while end < len(lines) and _BADGE.fullmatch(lines[end].removeprefix(prefix)):
+    while end < len(lines) and _BADGE.fullmatch(lines[end].removeprefix("# ")):
         end += 1
-    lines[start:end] = [prefix + line for line in row.split("\n")]
-
-
-def _begins_bootstrap(lines: Sequence[str]) -> bool:
-    return bool(lines) and lines[0].startswith(_BOOTSTRAP_BEGINS)
+    lines[start:end] = [f"# {line}" for line in row.split("\n")]
 
 
 def _only(found: Sequence[_T], what: str) -> _T:
     if len(found) != 1:
         raise BuildError(f"there must be one {what}, found {len(found)}")
     return found[0]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
