@@ -16,7 +16,7 @@ __all__ = [
     "LossFunction",
     "check_data",
     "check_loss",
-    "ignored_label",
+    "counted_labels",
     "is_classification",
     "iterate_batches",
     "loss_share",
@@ -25,7 +25,6 @@ __all__ = [
 Data: TypeAlias = "tuple[Tensor, Tensor] | DataLoader[Any]"
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
-_BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Losses that compare element by element, for which torch would broadcast (batch, 1) against (batch,) to a matrix.
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)
 _ELEMENTWISE_FUNCTIONS = (
@@ -51,33 +50,44 @@ def is_classification(outputs: Tensor, targets: Tensor) -> bool:
     return outputs.ndim > 1 and outputs.shape[1] > 1 and targets.shape == outputs.shape[:1] + outputs.shape[2:]
 
 
-def ignored_label(loss_fn: LossFunction) -> int | None:
-    """Return the label that torch's losses of classes leave out, ``None`` for any other loss."""
+def counted_labels(loss_fn: LossFunction, targets: Tensor) -> Tensor | None:
+    """Return which labels a loss counts, of the targets' shape, or ``None`` where it counts all.
+
+    Torch's losses of classes leave out the label ``ignore_index``.
+    """
     function, settings = _taken_apart(loss_fn)
-    if not (isinstance(function, nn.CrossEntropyLoss | nn.NLLLoss) or function in (F.cross_entropy, F.nll_loss)):
+    if not _judges_classes(function, targets):
         return None
-    return int(settings.get("ignore_index", getattr(function, "ignore_index", -100)))
+    counted = targets != settings.get("ignore_index", getattr(function, "ignore_index", -100))
+    return None if bool(counted.all()) else counted
 
 
-def loss_share(loss_fn: LossFunction, targets: Tensor) -> float:
+def loss_share(loss_fn: LossFunction, targets: Tensor, counted: Tensor | None) -> float:
     """Return by how much a batch's mean loss counts in the mean over an epoch.
 
     It is the number of samples, less those whose label the loss ignores; with class weights the sum of the labels'
     weights, by which torch divides. So an epoch's mean does not depend on how its samples are dealt to batches.
+
+    Args:
+        loss_fn: the loss.
+        targets: of the batch.
+        counted: from `counted_labels`.
     """
-    ignored = ignored_label(loss_fn)
-    if ignored is None or targets.is_floating_point():
-        return targets.shape[0]
     function, settings = _taken_apart(loss_fn)
+    labels = targets if counted is None else targets[counted]
     weight = settings.get("weight", getattr(function, "weight", None))
-    counted = targets != ignored
-    if weight is None:
-        return int(counted.sum()) * targets.shape[0] / targets.numel()
-    return float(weight[targets[counted]].sum())
+    if weight is not None and _judges_classes(function, targets):
+        return float(weight[labels].sum())
+    return labels.numel() / targets[0].numel()
+
+
+def _judges_classes(function: Any, targets: Tensor) -> bool:
+    known = isinstance(function, nn.CrossEntropyLoss | nn.NLLLoss) or function in (F.cross_entropy, F.nll_loss)
+    return known and not targets.is_floating_point()
 
 
 def _taken_apart(loss_fn: LossFunction) -> tuple[Any, dict[str, Any]]:
-    """A loss, and what a ``functools.partial`` around it sets."""
+    """A loss, and what a ``functools.partial`` around it, as ``partial(F.cross_entropy, weight=w)``, sets."""
     return getattr(loss_fn, "func", loss_fn), getattr(loss_fn, "keywords", {})
 
 
@@ -168,19 +178,22 @@ def _check_last_batch_of_loader(loader: DataLoader[Any], model: nn.Module) -> No
     if size is None or loader.drop_last or not hasattr(loader.dataset, "__len__"):
         return
     n_rows = len(loader.dataset)
-    if n_rows % size != 1 % size or not any(isinstance(module, _BATCHNORMS) for module in model.modules()):
-        return
-    inputs = loader.collate_fn([loader.dataset[0]])[0]
-    if not _takes_one_row(model, inputs):
+    if n_rows % size != 1 % size or not _has_batchnorm(model):
+        return  # before a row is asked for: that may cost something, or draw
+    if not _takes_one_row(model, loader.collate_fn([loader.dataset[0]])[0]):
         raise ValueError(
             f"the last batch of an epoch would hold one row, of which BatchNorm has no variance: {n_rows} rows in "
             f"batches of {size}; give the DataLoader drop_last=True or another batch_size"
         )
 
 
+def _has_batchnorm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for module in model.modules())
+
+
 def _takes_one_row(model: nn.Module, row: Tensor) -> bool:
     """Whether a model in training takes a batch of one row, tried on a copy; only BatchNorm does not."""
-    if not any(isinstance(module, _BATCHNORMS) for module in model.modules()):
+    if not _has_batchnorm(model):
         return True
     twin = copy.deepcopy(getattr(model, "_orig_mod", model)).train()
     device = next((parameter.device for parameter in twin.parameters()), row.device)
@@ -227,9 +240,9 @@ def check_loss(loss_fn: LossFunction, outputs: Tensor, targets: Tensor, name: st
         TypeError: class indices that are not ``int64``, or numbers to regress on that are integers.
         ValueError: shapes that do not belong together.
     """
-    function = getattr(loss_fn, "func", loss_fn)  # functools.partial(F.cross_entropy, label_smoothing=0.1)
+    function, settings = _taken_apart(loss_fn)
     loss_name = getattr(function, "__name__", type(function).__name__)
-    if _taken_apart(loss_fn)[1].get("reduction", getattr(function, "reduction", "")) == "sum":
+    if settings.get("reduction", getattr(function, "reduction", "")) == "sum":
         raise ValueError(
             f"{loss_name} has reduction='sum', whose size follows the batch's; take the mean, and scale the learning "
             "rate by the batch size if the steps shall stay as they were"

@@ -26,7 +26,7 @@ from course_utils.training.batches import (
     LossFunction,
     check_data,
     check_loss,
-    ignored_label,
+    counted_labels,
     is_classification,
     iterate_batches,
     loss_share,
@@ -146,7 +146,7 @@ def fit(
         clip_norm=clip_norm,
         schedule=schedule,
         eval_train=eval_train,
-        sample_weight=sample_weight,
+        sample_weight=None if sample_weight is None else sample_weight / sample_weight.mean(),
         order=None if seed is None else make_generator(seed),
     )
     with _own_random_stream(seed, run.device), modes_put_back(model), _learning_rates_put_back(run):
@@ -240,7 +240,6 @@ class _Run:
         self.model.train()
         data, weights = self.train_data, self.sample_weight
         if weights is not None:
-            weights = weights / weights.mean()
             inputs, all_targets = data
             data = inputs, torch.arange(len(inputs))  # so that weights find their rows
         batches = iterate_batches(data, self.batch_size, self.device, shuffle=self.shuffle, generator=self.order)
@@ -255,7 +254,8 @@ class _Run:
             outputs = self.model(inputs)
             if not self.first_step_checked:
                 self.check_first_step(outputs, targets)
-            share = loss_share(self.loss_fn, targets)
+            counted = counted_labels(self.loss_fn, targets)
+            share = loss_share(self.loss_fn, targets, counted)
             if not share:  # every label is ignored: the mean over nothing is NaN, and there is nothing to learn
                 continue
             losses = self.loss_fn(outputs, targets)
@@ -276,7 +276,7 @@ class _Run:
                 nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_norm, norm)
             self.optimizer.step()
             state.step += 1
-            meter.add(state.loss, outputs, targets, penalty_value, share=share, ignored=ignored_label(self.loss_fn))
+            meter.add(state.loss, outputs, targets, penalty_value, share=share, counted=counted)
             for callback in self.step_callbacks:
                 callback.on_step_end(state)
             if state.stop_reason is not None:

@@ -14,7 +14,7 @@ from course_utils.training.batches import (
     LossFunction,
     check_data,
     check_loss,
-    ignored_label,
+    counted_labels,
     is_classification,
     iterate_batches,
     loss_share,
@@ -62,9 +62,10 @@ def measure(
             outputs = model(inputs)
             if not meter.samples:
                 check_loss(loss_fn, outputs, targets, name)
-            share = loss_share(loss_fn, targets)
+            counted = counted_labels(loss_fn, targets)
+            share = loss_share(loss_fn, targets, counted)
             loss = loss_fn(outputs, targets).item() if share else 0.0
-            meter.add(loss, outputs, targets, share=share, ignored=ignored_label(loss_fn))
+            meter.add(loss, outputs, targets, share=share, counted=counted)
     return meter.means()
 
 
@@ -86,8 +87,8 @@ class Meter:
         targets: Tensor,
         penalty: float = 0.0,
         *,
-        share: float | None = None,
-        ignored: int | None = None,
+        share: float,
+        counted: Tensor | None,
     ) -> None:
         """Add a batch: the means over it, ``(batch, ...)`` outputs and targets.
 
@@ -96,11 +97,10 @@ class Meter:
             outputs: of the model.
             targets: of the batch.
             penalty: of the model.
-            share: by how much the batch's mean counts, see `loss_share`; by its samples if ``None``.
-            ignored: a label that counts neither in the loss nor in the accuracy.
+            share: by how much the batch's mean counts, see `loss_share`.
+            counted: the labels that count in the accuracy as in the loss, see `counted_labels`.
         """
         size = targets.shape[0]
-        share = size if share is None else share
         self.samples += size
         self.share += share
         self.loss += loss * share
@@ -108,13 +108,10 @@ class Meter:
         if is_classification(outputs, targets):
             # Stays a tensor until the epoch's end: a GPU need not be waited for.
             right = outputs.argmax(dim=1) == targets
-            if ignored is not None:
-                counted = targets != ignored
-                right = right & counted
-                self.answers += int(counted.sum())
-            else:
-                self.answers += targets.numel()
+            if counted is not None:
+                right = right[counted]
             self.correct = right.sum() if self.correct is None else self.correct + right.sum()
+            self.answers += right.numel()
 
     def means(self) -> dict[str, float]:
         """Return ``loss``, and ``accuracy`` if the targets were classes.
