@@ -1152,3 +1152,46 @@ def test_checkpoints_move_between_compiled_and_plain_models(tmp_path: Path) -> N
             options: dict[str, Any] = {"loss_fn": F.cross_entropy, "optimizer": sgd, "val": (inputs, targets), **rest}
             history = fit(model, (inputs, targets), max_epochs=max_epochs, seed=0, **options)
         assert len(history) == 2
+
+
+def weighted_epoch(loss_fn: Any, weights: Tensor | None) -> Any:
+    model, inputs, classes = classifier()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    options: dict[str, Any] = {"loss_fn": loss_fn, "optimizer": sgd, "sample_weight": weights}
+    history = fit(model, (inputs, classes), max_epochs=1, batch_size=10, seed=0, **options)
+    return history, model.get_parameter("weight").detach()
+
+
+def test_oracle_weights_are_those_of_a_loop_by_hand() -> None:
+    single = partial(F.cross_entropy, reduction="none")
+    weights = torch.arange(50.0)
+    history, found = weighted_epoch(single, weights)
+
+    model, inputs, targets = classifier()
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    total = 0.0
+    for rows in order.split(10):
+        loss = (single(model(inputs[rows]), targets[rows]) * weights[rows] / weights.mean()).mean()
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        total += loss.item() / 5
+    torch.testing.assert_close(found, model.get_parameter("weight").detach())
+    assert history["loss"][0] == pytest.approx(total, rel=1e-5)
+    torch.testing.assert_close(weighted_epoch(single, torch.ones(50))[1], weighted_epoch(F.cross_entropy, None)[1])
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "weights", "message"),
+    [
+        (F.cross_entropy, torch.ones(50), r"one loss a sample, of shape \(10,\).*got \(\)"),
+        (F.cross_entropy, torch.ones(49), r"a weight for each of train's rows, got \(49,\)"),
+        (F.cross_entropy, -torch.ones(50), "at least 0 and not all 0, got weights from -1.0 to -1.0"),
+        (F.cross_entropy, torch.zeros(50), "not all 0, got weights from 0.0 to 0.0"),
+        (F.cross_entropy, torch.full((50,), math.nan), "must be finite"),
+    ],
+)
+def test_bad_weights_are_shown_and_a_mean_is_not_weighted(loss_fn: Any, weights: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        weighted_epoch(loss_fn, weights)

@@ -126,8 +126,8 @@ def fit(
         raise ValueError("schedule was built for another optimizer than the one given")
     _check_optimizer(optimizer, model)
     check_data(train, "train", model, batch_size=batch_size)
-    if sample_weight is not None and (isinstance(train, DataLoader) or sample_weight.shape != train[1].shape[:1]):
-        raise ValueError(f"sample_weight must hold a weight for each of train's rows, got {tuple(sample_weight.shape)}")
+    if sample_weight is not None:
+        _check_weights(sample_weight, train)
     if val is not None:
         check_data(val, "val", model)
     if device is not None:
@@ -259,7 +259,7 @@ class _Run:
             if not share:  # every label is ignored: the mean over nothing is NaN, and there is nothing to learn
                 continue
             losses = self.loss_fn(outputs, targets)
-            loss = _scalar(losses if of_batch is None else (losses * of_batch).mean())
+            loss = _scalar(losses if of_batch is None else _weighted_mean(losses, of_batch))
             penalty = None if self.penalty is None else self.penalty(self.model)
             # Reading the value makes a GPU's step wait; in return a bad loss is caught before it spoils the weights.
             state.loss, penalty_value = loss.item(), 0.0 if penalty is None else penalty.item()
@@ -408,6 +408,23 @@ def _scalar(loss: object) -> Tensor:
         got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
         raise ValueError(f"loss_fn must return a scalar tensor, the mean over the batch, got {got}")
     return loss
+
+
+def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    if losses.shape != weights.shape:  # torch would broadcast: a mean to every row, (batch, 1) to a matrix
+        raise ValueError(
+            f"with sample_weight, loss_fn must return one loss a sample, of shape {tuple(weights.shape)}, as with "
+            f"reduction='none'; got {tuple(losses.shape)}"
+        )
+    return (losses * weights).mean()
+
+
+def _check_weights(weights: Tensor, train: Data) -> None:
+    if isinstance(train, DataLoader) or weights.shape != train[1].shape[:1]:
+        raise ValueError(f"sample_weight must hold a weight for each of train's rows, got {tuple(weights.shape)}")
+    if not (weights.isfinite().all() and weights.min() >= 0 and weights.max() > 0):
+        low, high = float(weights.min()), float(weights.max())
+        raise ValueError(f"sample_weight must be finite, at least 0 and not all 0, got weights from {low} to {high}")
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
