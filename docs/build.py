@@ -107,11 +107,11 @@ def for_the_site(notebook: Any, target: Target) -> None:
     """
     solutions = folded_solutions(target) if target.kind == "lesson" else {}
     cells = []
-    waiting: list[str] = []
+    waiting: list[Any] = []  # solutions, until the cells of the exercise are through
     n_claims = 0
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cells += [nbformat.v4.new_markdown_cell(text) for text in waiting]  # type: ignore[no-untyped-call]
+            cells += waiting
             waiting.clear()
         cells.append(cell)
         if cell.cell_type != "code":
@@ -135,19 +135,19 @@ def for_the_site(notebook: Any, target: Target) -> None:
                 descriptions.append(output.metadata["image/png"]["alt"])
         if descriptions:
             cell.metadata["mystnb"] = {"image": {"alt": " ".join(descriptions)}}
-    cells += [nbformat.v4.new_markdown_cell(text) for text in waiting]  # type: ignore[no-untyped-call]
-    notebook.cells = cells
+    notebook.cells = cells + waiting
 
 
-def folded_solutions(target: Target) -> dict[str, str]:
-    """Return a folded solution in Markdown by the text that its cell has as a stub."""
+def folded_solutions(target: Target) -> dict[str, Any]:
+    """Return a cell with the folded solution by the text that the solution's cell has as a stub."""
     solved, stubs = read_source(target.source), read_source(target.source)
     prepare(stubs, "lesson")
     folds = {}
     for stub, cell in zip(stubs.cells, solved.cells, strict=True):
         if cell.cell_type == "code" and "### BEGIN SOLUTION" in cell.source:
             code = _MARKS.sub("", cell.source).rstrip("\n")
-            folds[stub.source] = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
+            fold = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
+            folds[stub.source] = nbformat.v4.new_markdown_cell(fold)  # type: ignore[no-untyped-call]
     return folds
 
 
@@ -162,20 +162,21 @@ def front_page(lessons: Sequence[Entry], homework: Sequence[Entry]) -> str:
     for entry in homework:
         solved = entry.file.replace("homework/", "homework/solutions/")
         rows.append(f"| {entry.number} | [{entry.title}](/{entry.file}) | {entry.question} | [solved](/{solved}) |")
-    contents = {
-        "lessons": [f"{one.number} {one.title} </{one.file.removesuffix('.ipynb')}>" for one in lessons],
-        "homework": [f"{one.number} {one.title} </{one.file.removesuffix('.ipynb')}>" for one in homework],
-    }
     parts = {
         "lesson cards": "::::{grid} 1 2 3 3\n:gutter: 3\n\n" + "\n\n".join(cards) + "\n::::",
         "homework table": "\n".join(rows),
-        "lesson pages": "\n".join(contents["lessons"]),
-        "homework pages": "\n".join(contents["homework"]),
+        "lesson pages": toctree_lines(lessons),
+        "homework pages": toctree_lines(homework),
     }
     text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)
     return text
+
+
+def toctree_lines(entries: Sequence[Entry]) -> str:
+    """Return what a table of contents lists, each page under its short name."""
+    return "\n".join(f"{one.number} {one.title} </{one.file.removesuffix('.ipynb')}>" for one in entries)
 
 
 def card(lesson: Path, words: str) -> bytes:
