@@ -113,29 +113,39 @@ def for_the_site(notebook: Any, target: Target) -> None:
         if cell.cell_type == "markdown":
             cells += waiting
             waiting.clear()
+        if cell.cell_type == "code" and "### BEGIN SOLUTION" in cell.source:
+            cells.append(folded(cell.source))
+            cell.source = ""
+            cell.metadata["tags"] = ["remove-input"]
         cells.append(cell)
         if cell.cell_type != "code":
             continue
         if "google.colab" in cell.source:
             cell.metadata["tags"] = ["remove-cell"]
-        if "### BEGIN SOLUTION" in cell.source:
-            cell.source = _MARKS.sub("", cell.source)
-            cell.metadata["tags"] = ["hide-input"]
         if cell.source in solutions:
             waiting.append(solutions[cell.source])
-        descriptions = []
-        for output in cell.outputs:
-            data = output.get("data", {})
-            if CLAIM_TYPE in data:
-                n_claims += 1
-                data["text/html"] = f'<div class="course-box" id="claim-{n_claims}">{data["text/html"]}</div>'
-            elif VERDICT_TYPE in data:
-                data["text/html"] = f'<div class="course-box">{data["text/html"]}</div>'
-            elif "image/png" in data:
-                descriptions.append(output.metadata["image/png"]["alt"])
-        if descriptions:
-            cell.metadata["mystnb"] = {"image": {"alt": " ".join(descriptions)}}
+        n_claims = show_outputs(cell, n_claims)
     notebook.cells = cells + waiting
+
+
+def show_outputs(cell: Any, n_claims: int) -> int:
+    """Change a cell's outputs, in place, and return how many claims there have been in the notebook."""
+    descriptions = []
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if CLAIM_TYPE in data:
+            n_claims += 1
+            data["text/html"] = f'<div class="course-box" id="claim-{n_claims}">{data["text/html"]}</div>'
+        elif VERDICT_TYPE in data:
+            data["text/html"] = f'<div class="course-box">{data["text/html"]}</div>'
+        elif "text/html" in data:
+            # An empty heading is announced as a heading; above the row labels of a table there is none.
+            data["text/html"] = data["text/html"].replace("<th></th>", "<td></td>")
+        elif "image/png" in data:
+            descriptions.append(output.metadata["image/png"]["alt"])
+    if descriptions:
+        cell.metadata["mystnb"] = {"image": {"alt": " ".join(descriptions)}}
+    return n_claims
 
 
 def folded_solutions(target: Target) -> dict[str, Any]:
@@ -145,10 +155,15 @@ def folded_solutions(target: Target) -> dict[str, Any]:
     folds = {}
     for stub, cell in zip(stubs.cells, solved.cells, strict=True):
         if cell.cell_type == "code" and "### BEGIN SOLUTION" in cell.source:
-            code = _MARKS.sub("", cell.source).rstrip("\n")
-            fold = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
-            folds[stub.source] = nbformat.v4.new_markdown_cell(fold)  # type: ignore[no-untyped-call]
+            folds[stub.source] = folded(cell.source)
     return folds
+
+
+def folded(solution: str) -> Any:
+    """Return a cell with a solution behind a closed fold, without the marks around it."""
+    code = _MARKS.sub("", solution).rstrip("\n")
+    fold = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
+    return nbformat.v4.new_markdown_cell(fold)  # type: ignore[no-untyped-call]
 
 
 def front_page(lessons: Sequence[Entry], homework: Sequence[Entry]) -> str:

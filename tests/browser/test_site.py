@@ -129,7 +129,7 @@ return {
   untypeset: [...document.querySelectorAll(".math")].filter((part) => !part.querySelector("mjx-container")).length,
   errors: [...document.querySelectorAll("mjx-merror, [data-mml-node=merror]")].map((part) => part.textContent),
   raw: prose.textContent.match(/\$\$|\\\(|\\\[|\\begin\{/g) ?? [],
-  open: document.querySelectorAll("article details[open]:not(.hide)").length,
+  open: document.querySelectorAll("article details[open]").length,
   folds: document.querySelectorAll("article details").length,
   broken: [...document.images].filter((image) => image.complete && !image.naturalWidth).map((image) => image.src),
 };
@@ -286,7 +286,7 @@ def test_every_picture_has_a_description() -> None:
     bare = []
     for page in PAGES:
         for image in _read(page).images:
-            decorative = "sd-card-img-top" in str(image.get("class"))
+            decorative = any(part in str(image.get("class")) for part in ("logo", "sd-card-img-top"))
             alt = (image.get("alt") or "").strip()
             if (alt == "") != decorative or (not decorative and len(alt) < 4):
                 bare.append(f"{page}: {image.get('src')} alt={image.get('alt')!r}")
@@ -348,7 +348,7 @@ def test_formulas_are_there(page: str, visit: Callable[[str], None], driver: Chr
     assert driver.execute_script(_FACTS)["formulas"] > 0
 
 
-@pytest.mark.parametrize("page", LESSONS)
+@pytest.mark.parametrize("page", [*LESSONS, *SOLVED])
 def test_solutions_open_and_have_code(page: str, visit: Callable[[str], None], driver: Chrome) -> None:
     visit(page)
     folds = driver.find_elements(By.XPATH, "//article//details[summary='Solution']")
